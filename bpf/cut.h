@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Cutting a copy to its mirror's snaplen (section 9 of the semantics), in the egress program. */
+#pragma once
+#include "reasons.h"
+#include "types.h"
+
+enum {
+	TRIM = 84, /* more than any header that sets the kernel's floor, and a legal shrink */
+	FLOOR_LIMIT = 80, /* the kernel refuses to cut below at most this */
+};
+
+/* The kernel will not cut into headers that it has located. So save the head, take the network
+ * header out, cut, and put the head back (kernel facts, "snaplen"). */
+INLINE long cut_below_floor(struct __sk_buff *skb, u32 length)
+{
+	u8 head[FLOOR_LIMIT];
+	if (length < 14 || length > FLOOR_LIMIT)
+		return -1;
+	if (bpf_skb_load_bytes(skb, 0, head, length))
+		return -1;
+	if (skb->len < 34 + TRIM + 64 && bpf_skb_change_tail(skb, skb->len + 128, 0))
+		return -1;
+	if (bpf_skb_adjust_room(skb, -TRIM, BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	if (bpf_skb_change_tail(skb, length, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, head, length, 0);
+}
+
+FUNCTION u32 cut(struct __sk_buff *skb, u32 snaplen)
+{
+	/* The length does not count a tag beside the data. */
+	u32 length = skb->vlan_present ? snaplen - 4 : snaplen;
+	if (skb->len <= length)
+		return DELIVERED;
+	if (!bpf_skb_change_tail(skb, length, 0))
+		return DELIVERED;
+	return cut_below_floor(skb, length) ? DROP_CUT : DELIVERED;
+}

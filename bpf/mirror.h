@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Which mirrors take a frame (sections 1 to 3 of the semantics). */
+#pragma once
+#include "count.h"
+#include "frame.h"
+#include "record.h"
+#include "vlan.h"
+
+/* Makes the mirrors of `set` that select this image, seen on `number` with these tags on the
+ * wire, the next work. Cost does not depend on how many mirrors there are: one AND. */
+INLINE void select_mirrors(const struct snapshot *bridge, struct frame *frame, u32 set, u32 number,
+                           const struct port *port, const struct tags *wire)
+{
+	set &= ~frame->done;
+	if (!set)
+		return;
+	struct tags tags = *wire;
+	if (!inward(bridge, port, number, &tags))
+		return; /* rule 17 */
+	set &= bridge->vlans[vid(&tags) & (MAX_VLANS - 1)].mirrors;
+	if (!set)
+		return;
+	struct level *level = push_level(frame);
+	if (!level) {
+		count_drop(number, DROP_TOO_DEEP, frame->packets);
+		return;
+	}
+	level->candidates = set;
+	level->flood = 0;
+	level->tags = tags;
+}
+
+INLINE void count_selection(const struct mirror *mirror, const struct frame *frame)
+{
+	u32 slot = mirror->slot;
+	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
+	if (!counters)
+		return;
+	counters->packets += frame->packets;
+	counters->bytes += frame->bytes;
+}
+
+INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
+{
+	u32 slot = mirror->slot;
+	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
+	if (!counters || reason >= MAX_REASONS)
+		return;
+	if (reason == DELIVERED)
+		counters->delivered += packets;
+	else
+		counters->drops[reason] += packets;
+}
+
+/* Orders the copy of the level's next mirror. */
+FUNCTION enum turn next_copy(const struct snapshot *bridge, struct frame *frame, u32 mode)
+{
+	if (!bridge || !frame)
+		return EXHAUSTED;
+	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
+	u32 candidates = level->candidates & ~frame->done;
+	if (!candidates)
+		return EXHAUSTED;
+	u32 number = __builtin_ctz(candidates) & (MAX_MIRRORS - 1);
+	level->candidates = candidates & (candidates - 1);
+	const struct mirror *mirror = &bridge->mirrors[number];
+	/* Done before it is sent: so there is no loop and no second copy (rule 32). */
+	frame->done |= mirror->same;
+	if (mode == RECORD)
+		record(EVENT_MIRROR, number, mirror->output_port, vid(&level->tags));
+	else
+		count_selection(mirror, frame);
+	frame->order = (struct order){
+		.port = mirror->output_port,
+		.mirror = number,
+		.snaplen = mirror->snaplen,
+		.tags = level->tags,
+	};
+	return ORDERED;
+}

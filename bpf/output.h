@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The way out: every frame and every copy leaves through output(). */
+#pragma once
+#include "mirror.h"
+
+/* Sends a clone, with an instruction for the target's egress program if the clone must differ
+ * from the frame. The frame itself is never changed for a copy's sake. */
+INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 snaplen)
+{
+	u32 zero = 0;
+	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
+	if (!instruction)
+		return DROP_UNTREATED;
+	int treat = snaplen || !same_tags(&frame->order.tags, &frame->wire);
+	instruction->result = DROP_REFUSED;
+	if (treat) {
+		instruction->ifindex = ifindex;
+		instruction->pops = frame->raw.count;
+		instruction->snaplen = snaplen;
+		instruction->tags = frame->order.tags;
+	}
+	instruction->active = treat;
+	long error = bpf_clone_redirect(skb, ifindex, 0);
+	/* Stale if the hook did not run (kernel facts, "Copies"): cleared whatever the call said. */
+	u32 unread = instruction->active;
+	instruction->active = 0;
+	if (!error)
+		return unread ? DROP_UNTREATED : DELIVERED;
+	if (error == -22 || error == -19)
+		return DROP_NO_DEVICE;
+	if (error == 2 || error == -100)
+		return DROP_DEVICE_DOWN;
+	return instruction->result;
+}
+
+/* Counts one hand-over. A super-frame that was cut as a whole is one packet; its other segments
+ * are lost, and said to be. */
+INLINE void count_output(const struct snapshot *bridge, const struct frame *frame, u32 reason,
+                         u32 cut)
+{
+	const struct order *order = &frame->order;
+	u32 packets = cut ? 1 : frame->packets;
+	u32 bytes = frame->bytes + packets * 4 * order->tags.count - packets * 4 * frame->wire.count;
+	const struct mirror *mirror = &bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)];
+	struct port_counters *counters = port_counters(order->port);
+	if (counters && reason == DELIVERED) {
+		counters->tx_packets += packets;
+		counters->tx_bytes += cut ? cut : bytes;
+	} else if (counters && reason < MAX_REASONS) {
+		counters->drops[reason] += packets;
+	}
+	if (order->mirror == NO_MIRROR)
+		return;
+	count_copy(mirror, reason, packets);
+	if (cut && frame->packets > 1)
+		count_copy(mirror, DROP_SUPER_FRAME, frame->packets - 1);
+}
+
+/* Carries out frame->order: prerequisites, VLAN form, egress mirrors, hand-over. */
+FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame,
+                    u32 mode)
+{
+	if (!bridge || !frame)
+		return 0;
+	struct order *order = &frame->order;
+	u32 number = order->port & (MAX_PORTS - 1), cut = 0, reason = DELIVERED;
+	const struct port *port = &bridge->ports[number];
+	outward(port, &order->tags);
+	u32 longest = frame->segment + 4 * order->tags.count - 4 * frame->wire.count;
+	if (order->snaplen && longest > order->snaplen) {
+		cut = order->snaplen;
+		if (cut < 18 && order->tags.count)
+			cut = 18; /* D12 */
+	}
+	if (!port->ifindex)
+		reason = DROP_NO_DEVICE;
+	else
+		select_mirrors(bridge, frame, port->destination, number, port, &order->tags);
+	if (mode == RECORD)
+		return record_output(skb, frame, reason, cut);
+	frame->outputs++;
+	if (reason == DELIVERED && order->last) {
+		frame->departure = *order;
+		frame->departs = 1;
+	} else if (reason == DELIVERED) {
+		reason = send_clone(skb, frame, port->ifindex, cut);
+	}
+	count_output(bridge, frame, reason, cut);
+	return 0;
+}
+
+/* Looks for the frame's next flood output among 64 ports and orders it. */
+FUNCTION enum turn next_flood(const struct snapshot *bridge, struct frame *frame)
+{
+	if (!bridge || !frame)
+		return EXHAUSTED;
+	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
+	const struct vlan *vlan = &bridge->vlans[vid(&level->tags) & (MAX_VLANS - 1)];
+	u32 next = level->next, word = next >> 6;
+	if (word >= PORT_WORDS)
+		return EXHAUSTED;
+	u64 ports = (vlan->members[word] & ~bridge->reserved[word]) >> (next & 63);
+	if (!ports) {
+		level->next = (word + 1) << 6;
+		return AGAIN;
+	}
+	u32 number = next + __builtin_ctzll(ports);
+	level->next = number + 1;
+	if (number == frame->port)
+		return AGAIN;
+	frame->order = (struct order){.port = number, .mirror = NO_MIRROR, .tags = level->tags};
+	return ORDERED;
+}
+
+struct walk {
+	struct __sk_buff *skb;
+	struct snapshot *bridge;
+	struct frame *frame;
+	u32 mode;
+};
+
+/* One output, or one level done. */
+static long step(u32 number, struct walk *walk)
+{
+	struct frame *frame = walk->frame;
+	if (!frame->depth)
+		return 1;
+	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
+	enum turn turn = level->flood ? next_flood(walk->bridge, frame)
+	                              : next_copy(walk->bridge, frame, walk->mode);
+	if (turn == ORDERED)
+		output(walk->skb, walk->bridge, frame, walk->mode);
+	if (turn == EXHAUSTED)
+		frame->depth--;
+	return 0;
+}
+
+/* Works off the levels, the top one first: mirrors of a mirror's copy (rule 32) are levels like
+ * any other, so nothing recurses. */
+INLINE void work_off(struct __sk_buff *skb, struct snapshot *bridge, struct frame *frame, u32 mode)
+{
+	struct walk walk = {skb, bridge, frame, mode};
+	bpf_loop(1 << 17, step, &walk, 0);
+}

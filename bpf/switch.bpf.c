@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The data plane's entry points.
+ *
+ * A frame comes in by a port's device: its ingress link holds `stub_ingress`, which tail-calls
+ * the program in the array's slot. That one finds the port and the bridge's snapshot, reads both
+ * once, and works: parse, admit, decide (normal.h), mirror (mirror.h), send (output.h). */
+#include "cut.h"
+#include "home.h"
+#include "normal.h"
+#include "parse.h"
+
+enum { NEXT = -1, DROP = 2 }; /* verdicts of tcx; TCX_DROP is 2 */
+
+INLINE struct snapshot *snapshot_of(u32 slot)
+{
+	u32 zero = 0;
+	void *map = bpf_map_lookup_elem(&bridges, &slot);
+	return map ? bpf_map_lookup_elem(map, &zero) : 0;
+}
+
+INLINE int refuse(u32 port, u32 reason, u32 packets, u32 mode)
+{
+	if (mode == RECORD)
+		record(EVENT_DROP, reason, port, 0);
+	else
+		count_drop(port, reason, packets);
+	return DROP;
+}
+
+/* The frame itself goes last: as a redirect it costs no clone, and its tags may be changed. */
+INLINE int depart(struct __sk_buff *skb, struct snapshot *bridge, struct frame *frame)
+{
+	const struct order *order = &frame->departure;
+	const struct port *port = &bridge->ports[order->port & (MAX_PORTS - 1)];
+	if (!same_tags(&order->tags, &frame->wire)) {
+		struct tags tags = order->tags;
+		if (retag(skb, frame->raw.count, &tags))
+			return refuse(order->port, DROP_RETAG, frame->packets, SEND);
+	}
+	if (port->flags & PORT_PEER_ELSEWHERE)
+		return bpf_redirect_peer(port->ifindex, 0);
+	return bpf_redirect(port->ifindex, 0);
+}
+
+INLINE void begin(struct frame *frame, u32 bridge, u32 port)
+{
+	frame->bridge = bridge;
+	frame->port = port;
+	frame->done = 0;
+	frame->outputs = 0;
+	frame->depth = 0;
+	frame->departs = 0;
+}
+
+INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
+{
+	u32 which = mode;
+	struct frame *frame = bpf_map_lookup_elem(&frames, &which);
+	struct snapshot *bridge = snapshot_of(slot);
+	if (!frame || !bridge)
+		return refuse(number, DROP_NOT_READY, 1, mode);
+	const struct port *port = &bridge->ports[number & (MAX_PORTS - 1)];
+	if (!port->ifindex || (mode == SEND && port->ifindex != skb->ifindex))
+		return refuse(number, DROP_NOT_READY, 1, mode);
+	begin(frame, slot, number);
+	measure(skb, &frame->packets, &frame->bytes, &frame->segment);
+	if (mode == SEND)
+		count_received(number, frame->packets, frame->bytes);
+	if (has_bit(bridge->reserved, number))
+		return refuse(number, DROP_RESERVED_PORT, frame->packets, mode);
+	u32 reason = parse(skb, frame);
+	if (reason)
+		return refuse(number, reason, frame->packets, mode);
+	frame->recorded = frame->raw.count;
+	frame->tags = frame->wire;
+	if (!inward(bridge, port, number, &frame->tags))
+		return refuse(number, DROP_VLAN, frame->packets, mode);
+	frame->source.bridge = frame->target.bridge = slot;
+	frame->source.vlan = frame->target.vlan = vid(&frame->tags);
+
+	/* The first work is the top level: copies as received before any output (rule 35). */
+	reason = normal(skb, bridge, frame, mode);
+	select_mirrors(bridge, frame, port->source, number, port, &frame->wire);
+	if (frame->depth)
+		work_off(skb, bridge, frame, mode);
+	if (reason)
+		return refuse(number, reason, frame->packets, mode);
+	if (!frame->departs && !frame->outputs && mode == SEND)
+		return refuse(number, DROP_NO_PORT, frame->packets, mode);
+	return frame->departs ? depart(skb, bridge, frame) : DROP;
+}
+
+SEC("tc")
+int ingress(struct __sk_buff *skb)
+{
+	u32 ifindex = skb->ifindex;
+	struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+	if (!at_home(skb))
+		return NEXT; /* it is that namespace's device now */
+	if (!device)
+		return DROP;
+	return receive(skb, device->bridge, device->port, SEND);
+}
+
+/* Carries out a copy's instruction on the copy alone. Whatever else leaves by the device passes. */
+SEC("tc")
+int egress(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
+	if (!instruction || !instruction->active || instruction->ifindex != skb->ifindex)
+		return NEXT;
+	instruction->active = 0;
+	struct tags tags = instruction->tags;
+	u32 reason = retag(skb, instruction->pops, &tags);
+	if (!reason && instruction->snaplen)
+		reason = cut(skb, instruction->snaplen);
+	if (!reason)
+		return NEXT;
+	instruction->result = reason;
+	return DROP;
+}
+
+/* Enums get into the BTF, and so to Python, only by way of a type that is used. Nobody calls this,
+ * so it is not loaded. */
+struct enums {
+	enum limits limits;
+	enum slot slot;
+	enum reason reason;
+	enum vlan_mode vlan_mode;
+	enum port_flags port_flags;
+	enum bridge_flags bridge_flags;
+	enum event_kind event_kind;
+};
+
+FUNCTION int emit_enums(const struct enums *enums)
+{
+	return enums ? (int)enums->limits : 0;
+}
+
+/* Never attached: the recording entry point, for test runs. The caller names bridge and port, so
+ * no device is needed, and numbers the run. */
+SEC("tc")
+int recorder(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct record *record = bpf_map_lookup_elem(&records, &zero);
+	if (!record)
+		return DROP;
+	record->run = skb->cb[2];
+	record->count = 0;
+	return receive(skb, skb->cb[0], skb->cb[1], RECORD);
+}
+
+/* What the links hold: an upgrade changes the array, never a link. An empty slot lets nothing
+ * through to the host. */
+SEC("tc")
+int stub_ingress(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &programs, SLOT_INGRESS);
+	return DROP;
+}
+
+SEC("tc")
+int stub_egress(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &programs, SLOT_EGRESS);
+	return NEXT;
+}
+
+char licence[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Every key, value and event that Python also sees. No logic. Python's packers are generated from
+ * this file by way of the object's BTF (tools/build_bpf.py), so padding has a name. Integers are
+ * in host byte order. */
+#pragma once
+#include "helpers.h"
+#include "reasons.h"
+
+enum limits {
+	MAX_BRIDGES = 64,
+	MAX_PORTS = 1024, /* of the whole switch; a port's number is its slot */
+	MAX_MIRRORS = 32, /* of one bridge (rule 93): one bit each in a set */
+	MAX_MIRROR_SLOTS = MAX_BRIDGES * MAX_MIRRORS,
+	MAX_ROWS = MAX_BRIDGES + MAX_PORTS + MAX_MIRROR_SLOTS,
+	MAX_DEVICES = 4096,
+	MAX_FDB = 1 << 20,
+	MAX_VLANS = 4096,
+	MAX_EVENTS = 96, /* of one recording */
+	IMAGE_BYTES = 256, /* of a recorded output's frame that are kept */
+	PORT_WORDS = MAX_PORTS / 64,
+	TICK_SHIFT = 30, /* a tick is 2^30 ns of the monotonic clock: 1.07 s, and no division */
+};
+
+enum slot { SLOT_INGRESS, SLOT_EGRESS, MAX_SLOTS };
+
+enum reason {
+	DELIVERED,
+#define X(name, key, words) DROP_##name,
+	REASONS(X)
+#undef X
+	MAX_REASONS
+};
+
+enum vlan_mode { ACCESS, TRUNK, NATIVE_TAGGED, NATIVE_UNTAGGED };
+
+enum port_flags {
+	PORT_PEER_ELSEWHERE = 1, /* the device's peer is in another namespace: redirect to it */
+};
+
+enum bridge_flags {
+	BRIDGE_FORWARD_BPDU = 1,
+	BRIDGE_NO_FORWARDING = 2, /* fail closed; ingress mirrors work (rule 68) */
+};
+
+/* devices: ifindex -> whose port it is */
+struct device {
+	u16 bridge;
+	u16 port;
+};
+
+struct port {
+	u32 ifindex; /* 0: no such port, or it has no device now */
+	u32 source; /* the mirrors it is a source of, a bit each */
+	u32 destination; /* the mirrors it is a destination of */
+	u32 generation; /* MAC entries of another one are void */
+	u16 tag;
+	u8 mode; /* enum vlan_mode */
+	u8 flags; /* enum port_flags */
+};
+
+struct mirror {
+	u32 same; /* the mirrors with the same destination, this one included (rule 22) */
+	u16 output_port;
+	u16 snaplen; /* 0: whole */
+	u32 slot; /* of its counters */
+};
+
+struct vlan {
+	u32 mirrors; /* that select it */
+	u32 padding;
+	u64 members[PORT_WORDS]; /* ports that carry it */
+};
+
+/* All that a frame consults of a bridge's configuration. Never changed once it is in a slot of
+ * the map `bridges`: a change is a new snapshot in that slot. */
+struct snapshot {
+	u32 flags; /* enum bridge_flags */
+	u32 mac_age; /* ticks */
+	u32 mac_limit; /* entries of the MAC table */
+	u32 padding;
+	u64 reserved[PORT_WORDS]; /* ports that are a mirror's output (rule 51) */
+	struct mirror mirrors[MAX_MIRRORS];
+	struct port ports[MAX_PORTS];
+	struct vlan vlans[MAX_VLANS];
+};
+
+/* fdb: the MAC table. A value is replaced as a whole, but for `seen`, one word. */
+struct fdb_key {
+	u8 mac[6];
+	u16 vlan;
+	u32 bridge;
+};
+
+struct fdb_value {
+	u32 port;
+	u32 generation; /* of the port when it was learned */
+	u32 seen; /* tick */
+};
+
+/* Only the program writes `learned`, only user space `removed`, in maps of their own, so that
+ * neither needs the other's lock. */
+struct fdb_count {
+	u32 entries;
+	u32 refused; /* frames whose source found the table full */
+};
+
+struct port_counters {
+	u64 rx_packets;
+	u64 rx_bytes;
+	u64 tx_packets;
+	u64 tx_bytes;
+	u64 drops[MAX_REASONS];
+};
+
+struct mirror_counters {
+	u64 packets; /* selected */
+	u64 bytes;
+	u64 delivered;
+	u64 drops[MAX_REASONS];
+};
+
+/* rows: whose a slot is. Bridges first, then ports, then mirrors. All zero: free. */
+struct row {
+	u8 uuid[16];
+};
+
+/* Tags from the outside in. */
+struct tags {
+	u16 count;
+	u16 padding;
+	u16 tpid[2];
+	u16 tci[2];
+};
+
+/* What the egress program is to do to one copy, and to nothing else. */
+struct instruction {
+	u32 active;
+	u32 ifindex; /* of the device it is meant for */
+	u16 pops;
+	u16 snaplen;
+	u32 result; /* enum reason */
+	struct tags tags;
+};
+
+enum event_kind { EVENT_DROP, EVENT_LEARN, EVENT_LOOKUP, EVENT_MIRROR, EVENT_OUTPUT };
+
+/* One decision about a recorded frame. */
+struct event {
+	u16 kind; /* enum event_kind */
+	u16 reason; /* of EVENT_DROP */
+	u16 port; /* the port learned, found, or sent to */
+	u16 mirror; /* whose copy an output is; NO_MIRROR: the frame itself */
+	u16 vlan; /* as learned, looked up, or selected by */
+	u16 tag_present; /* the image has a tag beside its bytes */
+	u16 tag_tpid;
+	u16 tag_tci;
+	u32 length; /* of the whole frame as output, without that tag */
+	u32 image_length;
+	u8 image[IMAGE_BYTES];
+};
+
+enum { NO_MIRROR = 0xffff };
+
+struct record {
+	u32 run; /* the caller's number for it */
+	u32 count; /* of events; those past MAX_EVENTS are not kept */
+	struct event events[MAX_EVENTS];
+};

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bpffs of our own, under the run directory.
+
+Not /sys/fs/bpf: ``ip netns exec`` remounts /sys, which hides it (kernel facts, "Lifetime").
+"""
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+from heliograph.errors import EnvironmentFaultError
+
+_UMOUNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+_libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether a bpffs is mounted exactly there, in our mount namespace."""
+    wanted = str(path.resolve())
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.startswith("bpf ") and left.split()[4] == wanted:
+            return True
+    return False
+
+
+def mount(path: Path) -> None:
+    """Mount a bpffs there unless there is one. Raises EnvironmentFaultError if refused."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    if is_mounted(path):
+        return
+    if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
+        raise EnvironmentFaultError(
+            f"a bpffs cannot be mounted at {path} ({os.strerror(ctypes.get_errno())}): "
+            "run as root or with CAP_SYS_ADMIN, or have one mounted there"
+        )
+
+
+def unmount(path: Path) -> bool:
+    """Take the bpffs away, with every pin in it; returns whether there was one."""
+    if not is_mounted(path):
+        return False
+    # What is pinned ends only when its name goes: the file system may be mounted elsewhere too.
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    _libc.umount2(os.fsencode(path), _UMOUNT_DETACH)
+    path.rmdir()
+    return True
