@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# make install   what running needs: .venv with helio in it
+# make test      lint and all tests (as root; also: make lint, make unit, make system ...)
+# make demo      port mirroring live, in network namespaces of its own
+# make bench     Heliograph beside the Linux bridge and Open vSwitch
+# make bpf       compile the data plane anew (installing never compiles)
+
+PYTHON ?= python3
+export PYTHON
+python := .venv/bin/python
+# pytest-asyncio warns while this is unset, and warnings are errors here.
+pytest := $(python) -m pytest -q -o asyncio_default_fixture_loop_scope=function
+bpf_sources := $(wildcard bpf/*.[ch])
+
+.PHONY: install packages test-packages dev lint test unit packet system bpf demo bench clean
+.DEFAULT_GOAL := install
+.NOTPARALLEL:
+
+install: packages .venv/.installed
+	@echo "installed: .venv/bin/helio"
+
+packages:
+	@tools/need_packages libbpf1
+
+.venv/.installed: pyproject.toml tools/make_venv
+	@tools/make_venv .
+	@touch $@
+
+dev: install test-packages .venv/.installed-dev .cache/ovs/.unpacked
+
+test-packages:
+	@tools/need_packages iproute2 util-linux iputils-ping tcpdump ethtool iperf3
+
+.venv/.installed-dev: .venv/.installed
+	@tools/make_venv '.[dev]'
+	@touch $@
+
+.cache/ovs/.unpacked: tools/unpack_ovs tools/need_packages
+	@tools/unpack_ovs
+
+lint: dev
+	@$(python) -m ruff check --quiet .
+	@$(python) -m ruff format --quiet --check .
+	@$(python) -m mypy --no-error-summary
+	@$(if $(bpf_sources),.venv/bin/clang-format --dry-run --Werror $(bpf_sources))
+
+test: lint
+	@$(pytest) tests
+
+unit packet system: dev
+	@$(pytest) tests/$@
+
+bpf: dev
+	@$(python) tools/build_bpf.py
+
+demo: install
+	@tools/need_packages iproute2 util-linux iputils-ping tcpdump
+	@$(python) -m tools.demo
+
+bench: dev
+	@$(python) -m bench
+
+clean:
+	rm -rf .venv .cache build .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

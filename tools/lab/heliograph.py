@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Heliograph switch in a namespace, run as a user runs it."""
+
+import signal
+import sysconfig
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from tools.lab.lab import Lab
+from tools.lab.namespaces import Namespace
+from tools.lab.processes import Process
+
+HELIO = Path(sysconfig.get_path("scripts")) / "helio"
+
+
+class Heliograph:
+    """`helio run` in a namespace of its own, with its run directory and database file.
+
+    It may be stopped (or killed) and started again; run directory and database stay.
+    """
+
+    def __init__(self, lab: Lab, *options: str, label: str = "host") -> None:
+        """`options` are added to `helio run` at every start, for example --ephemeral."""
+        self.lab = lab
+        self.options = options
+        self.host = lab.namespace(label)
+        self.rundir = lab.path(label)
+        self.dbfile = lab.path(f"{label}.db")
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None, "the switch was not started"
+        return self._process
+
+    def start(self, *options: str, timeout: float = 15.0) -> None:
+        """Start it and wait until it says `ready`. Raises CommandError with its log if not."""
+        words: list[str | Path] = [HELIO, "run", "--rundir", self.rundir, "--dbfile", self.dbfile]
+        self._process = self.lab.start(self.host, *words, *self.options, *options)
+        self._process.wait_for_line("ready", timeout)
+
+    def stop(self) -> int:
+        """SIGTERM, as an init system does; returns the exit code."""
+        return self.process.stop(signal.SIGTERM)
+
+    def helio(
+        self, *words: str | Path, check: bool = True, timeout: float = 30.0
+    ) -> CompletedProcess[str]:
+        """Run any `helio` command in the switch's namespace, for example helio("show")."""
+        return self.host.run(HELIO, *words, check=check, timeout=timeout)
+
+    def helio_vsctl(self, *words: str, check: bool = True) -> str:
+        """`helio vsctl` on this switch; returns what it printed."""
+        database = f"--db=unix:{self.rundir / 'db.sock'}"
+        return self.helio("vsctl", database, *words, check=check).stdout
+
+    def teardown(self) -> None:
+        self.helio("teardown", "--rundir", self.rundir)
+
+    def move(self, port: str, guest: Namespace, address: str | None = None) -> None:
+        """Move an internal port's device into a guest, there up and, if given, with an address."""
+        self.host.ip(f"link set {port} netns {guest.name}")
+        if address is not None:
+            guest.ip(f"address add {address} dev {port}")
+        guest.ip(f"link set {port} up")

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The distribution's Open vSwitch, unpacked below .cache/ovs by `make dev`, never installed."""
+
+import os
+import shlex
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from tools.lab.lab import Lab
+from tools.lab.namespaces import Namespace
+from tools.lab.processes import eventually, run
+
+UNPACKED = Path(__file__).resolve().parents[2] / ".cache" / "ovs"
+_PROGRAMS = {
+    "ovs-vswitchd": "usr/lib/openvswitch-switch/ovs-vswitchd",
+    "ovsdb-server": "usr/sbin/ovsdb-server",
+}
+
+
+def program(name: str) -> Path:
+    """Where a program of Open vSwitch lies. Raises FileNotFoundError that says what to do."""
+    path = UNPACKED / _PROGRAMS.get(name, f"usr/bin/{name}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; `make dev` unpacks Open vSwitch")
+    return path
+
+
+def environment(rundir: Path) -> dict[str, str]:
+    """The environment in which an ovs-* program finds everything in `rundir`."""
+    directories = dict.fromkeys(("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"), rundir)
+    return os.environ | {name: str(path) for name, path in directories.items()}
+
+
+class Tools:
+    """The real ovs-* tools, pointed at a run directory by OVS_RUNDIR alone, as a user does."""
+
+    def __init__(self, rundir: Path) -> None:
+        self.rundir = rundir
+
+    def run(
+        self, name: str, *words: str | Path, check: bool = True, timeout: float = 30.0
+    ) -> CompletedProcess[str]:
+        """Run a tool by its name ("ovsdb-client"); raises CommandError if `check` and it fails."""
+        env = environment(self.rundir)
+        return run([program(name), *words], check=check, timeout=timeout, env=env)
+
+    def vsctl(self, *words: str, timeout: int = 20) -> str:
+        """The real `ovs-vsctl WORDS`; returns what it printed without the last newline.
+
+        One string with blanks is split as a shell would: vsctl("add-br br0"). Raises
+        CommandError if it fails.
+        """
+        split = shlex.split(words[0]) if len(words) == 1 else list(words)
+        result = self.run("ovs-vsctl", f"--timeout={timeout}", *split, timeout=timeout + 10)
+        return result.stdout.removesuffix("\n")
+
+    def try_vsctl(self, words: str, timeout: int = 20) -> CompletedProcess[str]:
+        """The same for a command that may fail: exit code, standard output and error."""
+        split = shlex.split(words)
+        return self.run(
+            "ovs-vsctl", f"--timeout={timeout}", *split, check=False, timeout=timeout + 10
+        )
+
+
+class UserspaceSwitch:
+    """ovsdb-server and ovs-vswitchd with its userspace datapath, in a namespace."""
+
+    def __init__(self, lab: Lab, host: Namespace) -> None:
+        rundir = lab.path(f"ovs-{host.name[-8:]}")
+        rundir.mkdir()
+        database, socket = rundir / "conf.db", rundir / "db.sock"
+        env = environment(rundir)
+        self.tools = Tools(rundir)
+        schema = UNPACKED / "usr/share/openvswitch/vswitch.ovsschema"
+        self.tools.run("ovsdb-tool", "create", database, schema)
+        server = lab.start(
+            host,
+            program("ovsdb-server"),
+            f"--remote=punix:{socket}",
+            f"--pidfile={rundir}/ovsdb-server.pid",
+            database,
+            env=env,
+        )
+        assert eventually(socket.exists), server.log_text()
+        self.tools.vsctl("--no-wait init")
+        switch = lab.start(
+            host,
+            program("ovs-vswitchd"),
+            f"unix:{socket}",
+            f"--pidfile={rundir}/ovs-vswitchd.pid",
+            env=env,
+        )
+        self.processes = [server, switch]
+        self.tools.vsctl("show")
