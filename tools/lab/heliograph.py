@@ -19,13 +19,12 @@ class Heliograph:
     It may be stopped (or killed) and started again; run directory and database stay.
     """
 
-    def __init__(self, lab: Lab, *options: str, label: str = "host") -> None:
-        """`options` are added to `helio run` at every start, for example --ephemeral."""
+    def __init__(self, lab: Lab, *, ephemeral: bool = False, label: str = "host") -> None:
         self.lab = lab
-        self.options = options
         self.host = lab.namespace(label)
         self.rundir = lab.path(label)
         self.dbfile = lab.path(f"{label}.db")
+        self._store = ["--ephemeral"] if ephemeral else ["--dbfile", str(self.dbfile)]
         self._process: Process | None = None
 
     @property
@@ -34,9 +33,9 @@ class Heliograph:
         return self._process
 
     def start(self, *options: str, timeout: float = 15.0) -> None:
-        """Start it and wait until it says `ready`. Raises CommandError with its log if not."""
-        words: list[str | Path] = [HELIO, "run", "--rundir", self.rundir, "--dbfile", self.dbfile]
-        self._process = self.lab.start(self.host, *words, *self.options, *options)
+        """`helio run OPTIONS`, until it says `ready`. Raises CommandError with its log if not."""
+        words = ["run", "--rundir", str(self.rundir), *self._store, *options]
+        self._process = self.lab.start(self.host, HELIO, *words)
         self._process.wait_for_line("ready", timeout)
 
     def stop(self) -> int:
