@@ -82,23 +82,19 @@ class Capture:
     ) -> list[Frame]:
         """Take what arrived and what `keep` wants of it.
 
-        Waits until there are `count` frames (at most `timeout` seconds), then until nothing
-        came for `quiet` seconds, so that a frame too many is seen as well.
+        Waits until there are `count` frames and then nothing came for `quiet` seconds, so that
+        a frame too many is seen as well; gives up waiting after `timeout` seconds.
         """
         frames: list[Frame] = []
         deadline = time.monotonic() + timeout
-        while True:
-            enough = len(frames) >= count
-            left = deadline - time.monotonic()
-            self._socket.settimeout(quiet if enough else max(quiet, left))
+        while (left := deadline - time.monotonic()) > 0:
+            self._socket.settimeout(quiet if len(frames) >= count else max(quiet, left))
             try:
                 frame = self._receive()
             except TimeoutError:
                 break
             if frame and keep(frame):
                 frames.append(frame)
-            elif enough and left < 0:
-                break
         _packets, dropped = struct.unpack(
             "=II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
         )
