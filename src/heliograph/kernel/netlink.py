@@ -42,7 +42,7 @@ NESTED: Final = 0x8000
 
 # The kernel makes no message larger than 32 KiB, whatever it is offered.
 RECEIVE_SIZE: Final = 1 << 16
-# About 2,000 events of a device (2.3 KB each with what the kernel counts in).
+# Holds about 3,600 events: the kernel doubles it, and counts 2.3 KB for each.
 EVENT_BUFFER: Final = 4 << 20
 ANSWER_TIMEOUT: Final = 10.0
 
