@@ -127,9 +127,9 @@ def _show(options: argparse.Namespace) -> int:
 def _dispatch(words: Sequence[str]) -> int:
     if words[:1] == ["vsctl"]:
         # argparse would eat `--` and refuse `--id=@x`: the grammar is not ours to parse here.
-        from heliograph.cli import vsctl  # noqa: PLC0415
+        from heliograph.cli.vsctl import session  # noqa: PLC0415
 
-        return vsctl.main(list(words[1:]))
+        return session.main(list(words[1:]))
     options = _parser().parse_args(words)
     if hasattr(options, "log_level"):
         from heliograph import log  # noqa: PLC0415
