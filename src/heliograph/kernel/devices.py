@@ -114,6 +114,14 @@ def _mute_ipv6(name: str) -> None:
             (IPV6_SETTINGS / name / setting).write_text("1")
 
 
+def _unless_gone(requests: RequestSocket, kind: int, body: bytes) -> None:
+    try:
+        requests.execute(kind, body)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
 class Devices:
     """All devices of the namespace of the thread that enters this, as an asynchronous context.
 
@@ -359,7 +367,8 @@ class Devices:
             self._set(far.ifindex, "set up", alias_too, flags=links.IFF_UP, change=links.IFF_UP)
             return self.by_index[far.peer], self.by_index[far.ifindex]
         except BaseException as error:
-            self._remove([far.ifindex], self._requests)
+            with _blaming(f"internal port {name}: remove what was made of it"):
+                self._remove([far.ifindex], self._requests)
             self._drain()
             if isinstance(error, KeyError):
                 raise HeliographError(f"internal port {name}: vanished while made") from error
@@ -391,23 +400,11 @@ class Devices:
     @staticmethod
     def _remove(ifindexes: Sequence[int], requests: RequestSocket, close: bool = False) -> None:
         """Delete what is there of the given devices, by way of a device group of their own."""
-        group = int.from_bytes(os.urandom(4), "big") | 1 << 31
-        found = 0
+        group = u32(links.IFLA_GROUP, int.from_bytes(os.urandom(4), "big") | 1 << 31)
         try:
             for ifindex in ifindexes:
-                body = links.link(ifindex, u32(links.IFLA_GROUP, group))
-                try:
-                    requests.execute(links.RTM_SETLINK, body)
-                    found += 1
-                except NetlinkError as error:
-                    if error.errno != errno.ENODEV:
-                        raise
-            if found:
-                requests.execute(links.RTM_DELLINK, links.link(0, u32(links.IFLA_GROUP, group)))
-        except NetlinkError as error:
-            # The last of the group went by itself between the two requests.
-            if error.errno != errno.ENODEV:
-                raise
+                _unless_gone(requests, links.RTM_SETLINK, links.link(ifindex, group))
+            _unless_gone(requests, links.RTM_DELLINK, links.link(0, group))
         finally:
             if close:
                 requests.close()

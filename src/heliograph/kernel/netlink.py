@@ -38,7 +38,6 @@ NLMSGERR_ATTR_MSG: Final = 1
 SO_RCVBUFFORCE: Final = 33
 
 ATTRIBUTE_TYPE_MASK: Final = 0x3FFF  # without the flags "nested" and "network byte order"
-NESTED: Final = 0x8000
 
 # The kernel makes no message larger than 32 KiB, whatever it is offered.
 RECEIVE_SIZE: Final = 1 << 16

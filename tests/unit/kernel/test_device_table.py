@@ -52,6 +52,21 @@ def test_replace_tells_differences_only() -> None:
     assert set(table.by_name) == {"one", "renamed", "four"}
 
 
+def test_names_swapped_unheard() -> None:
+    table = DeviceTable()
+    table.replace([device(1, "one"), device(2, "two")])
+    table.replace([device(1, "two"), device(2, "one")])
+    assert {name: known.ifindex for name, known in table.by_name.items()} == {"two": 1, "one": 2}
+
+
+def test_name_given_anew_before_its_former_holder_is_heard_to_be_gone() -> None:
+    table = DeviceTable()
+    table.learn(device(1, "one"))
+    table.learn(device(2, "one"))
+    table.remove(device(1, "one"))
+    assert table.by_name["one"].ifindex == 2
+
+
 def test_pair_just_made_is_asked_about_where_an_end_does_not_know_the_other() -> None:
     table = DeviceTable()
     assert table.learn(device(2, "first")) is None

@@ -3,7 +3,9 @@
 
 import errno
 import struct
+from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +71,81 @@ def test_acknowledgement_and_refusals() -> None:
     )
     assert explained is not None
     assert (explained.errno, explained.strerror) == (errno.EINVAL, "mtu too small")
+
+
+class Wire:
+    """A socket whose peer is this test: `waiting` holds (datagram, sender's port id, flags)."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[bytes, int, int]] = deque()
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def recvmsg(self, size: int) -> tuple[bytes, list[None], int, tuple[int, int]]:
+        if not self.waiting:
+            raise BlockingIOError
+        data, sender, flags = self.waiting.popleft()
+        return data, [], flags, (sender, 0)
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def setblocking(self, blocking: bool) -> None:
+        pass
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        pass
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    made = Wire()
+    monkeypatch.setattr(netlink, "_socket", lambda groups: made)
+    return made
+
+
+ACKNOWLEDGED = message(netlink.NLMSG_ERROR, bytes(20), sequence=1)
+
+
+def test_answer_is_gathered_until_its_end(wire: Wire) -> None:
+    wire.waiting.extend(
+        [
+            (message(16, b"late", sequence=0) + message(2, bytes(20), sequence=0), 0, 0),
+            (message(16, b"evil"), 4711, 0),
+            (message(16, b"one!") + message(16, b"two!", netlink.NLM_F_DUMP_INTR), 0, 0),
+            (message(netlink.NLMSG_DONE, bytes(4)), 0, 0),
+        ]
+    )
+    answer = netlink.RequestSocket().execute(18, b"body", netlink.NLM_F_DUMP)
+    assert answer == ([b"one!", b"two!"], False)
+    assert wire.sent == [struct.pack("=IHHII", 20, 18, 0x305, 1, 0) + b"body"]
+
+
+def test_whole_answer_and_the_next_request_has_another_number(wire: Wire) -> None:
+    wire.waiting.append((ACKNOWLEDGED, 0, 0))
+    requests = netlink.RequestSocket()
+    assert requests.execute(19, b"") == ([], True)
+    wire.waiting.append((message(netlink.NLMSG_ERROR, struct.pack("=i16x", -19), 0, 2), 0, 0))
+    with pytest.raises(netlink.NetlinkError, match="No such device"):
+        requests.execute(19, b"")
+    assert [struct.unpack_from("=8xI", request)[0] for request in wire.sent] == [1, 2]
+
+
+def test_events_of_the_kernel_only(wire: Wire) -> None:
+    events = netlink.EventSocket(1)
+    wire.waiting.extend([(message(17, b"evil"), 4711, 0), (message(16, b"good"), 0, 0)])
+    assert events.receive() == []
+    assert events.receive() == [(16, b"good")]
+    assert events.receive() is None
+
+
+def test_datagram_cut_short_counts_as_loss(wire: Wire) -> None:
+    wire.waiting.append((message(16, b"half"), 0, 0x20))  # MSG_TRUNC
+    wire.waiting.append((message(16, b"next"), 0, 0))
+    events = netlink.EventSocket(1)
+    with pytest.raises(netlink.EventsLostError):
+        events.receive()
+    events.discard()
+    assert not wire.waiting
