@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from tools.lab.capture import Capture, Frame, Tcpdump, is_chatter
+from tools.lab.capture import Capture, Tcpdump, counted, without_chatter
 from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
@@ -49,24 +49,6 @@ def statistics(ovs: Tools) -> dict[str, int]:
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
 
 
-def without_chatter(frames: list[Frame]) -> list[Frame]:
-    return [frame for frame in frames if not is_chatter(frame)]
-
-
-def counted(frames: list[Frame], packets: int, octets: int) -> bool:
-    """Whether counters say some of `frames`, in one piece, with every one that is no chatter.
-
-    What the guests say unasked just before the mirror began, or after the counters were read,
-    is on the wire but not in the counters.
-    """
-    asked = [number for number, frame in enumerate(frames) if not is_chatter(frame)]
-    return any(
-        sum(frame.length for frame in frames[start : start + packets]) == octets
-        and start + packets > asked[-1]
-        for start in range(asked[0] + 1)
-    )
-
-
 def test_the_span_experiment(lab: Lab, ovs: Tools, guests: Guests) -> None:
     before = Tcpdump(lab, guests.ns3, "tap3")
     assert guests.ns1.ping("10.7.0.2", 5) == 5
@@ -88,9 +70,7 @@ def test_the_span_experiment(lab: Lab, ovs: Tools, guests: Guests) -> None:
     assert all(frame.data[:12] == mac1 + mac2 for frame in seen), during.text("-e")
     lines = [line for line in during.text("-t") if "IP6" not in line]
     assert lines[0].startswith("ARP, Reply 10.7.0.2 is-at"), lines
-    reply = re.compile(
-        r"IP 10\.7\.0\.2 > 10\.7\.0\.1: ICMP echo reply, id \d+, seq (\d), length 64"
-    )
+    reply = re.compile(r"IP 10\.7\.0\.2 > 10\.7\.0\.1: ICMP echo reply, id \d+, seq (\d), .*")
     assert [reply.sub(r"\1", line) for line in lines[1:]] == ["1", "2", "3", "4", "5"], lines
     assert counts.keys() == {"tx_packets", "tx_bytes"}, "some copies were dropped"
     assert counted(during.frames(), counts["tx_packets"], counts["tx_bytes"]), (

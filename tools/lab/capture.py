@@ -4,7 +4,7 @@
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
@@ -56,6 +56,24 @@ def _everything(_frame: Frame) -> bool:
 
 def not_chatter(frame: Frame) -> bool:
     return not is_chatter(frame)
+
+
+def without_chatter(frames: Sequence[Frame]) -> list[Frame]:
+    return [frame for frame in frames if not is_chatter(frame)]
+
+
+def counted(frames: Sequence[Frame], packets: int, octets: int) -> bool:
+    """Whether counters stand for some of `frames`, in one piece, with every one but chatter.
+
+    What hosts say unasked just before a mirror began, or after its counters were read, is on
+    the wire but not in the counters.
+    """
+    asked = [number for number, frame in enumerate(frames) if not is_chatter(frame)]
+    return bool(asked) and any(
+        sum(frame.length for frame in frames[start : start + packets]) == octets
+        and start + packets > asked[-1]
+        for start in range(asked[0] + 1)
+    )
 
 
 class Capture:
