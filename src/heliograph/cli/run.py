@@ -113,32 +113,33 @@ class Child:
         self.process = None
 
 
-class Supervisor:
-    """The two children from first start to exit."""
+def _children(settings: Settings, lock: int) -> tuple[Child, Child]:
+    common = ["--rundir", str(settings.rundir), "--log-level", settings.log_level]
+    common += ["--log-json"] if settings.log_json else []
+    ephemeral = ["--ephemeral"] if settings.dbfile is None else []
+    store = ephemeral or ["--dbfile", str(settings.dbfile)]
+    also = ["--also", str(OVS_SOCKET)] if settings.ovs else []
+    remote = ["--db", f"unix:{settings.rundir}/db.sock"]
+    helio = [sys.executable, "-m", "heliograph.cli.main"]
+    database = [*helio, "db", *common, *store, *also]
+    switch = [*helio, "switch", *common, *remote, *ephemeral]
+    return (
+        Child("database", database, lock, DATABASE_PATIENCE, heard=False),
+        Child("switch", switch, lock, SWITCH_PATIENCE, heard=True),
+    )
 
-    def __init__(self, settings: Settings, lock: int) -> None:
-        common = ["--rundir", str(settings.rundir), "--log-level", settings.log_level]
-        common += ["--log-json"] if settings.log_json else []
-        ephemeral = ["--ephemeral"] if settings.dbfile is None else []
-        store = ephemeral or ["--dbfile", str(settings.dbfile)]
-        also = ["--also", str(OVS_SOCKET)] if settings.ovs else []
-        self._socket = settings.rundir / "db.sock"
-        helio = [sys.executable, "-m", "heliograph.cli.main"]
-        self._database = Child(
-            "database", [*helio, "db", *common, *store, *also], lock, DATABASE_PATIENCE, heard=False
-        )
-        remote = ["--db", f"unix:{self._socket}"]
-        self._switch = Child(
-            "switch",
-            [*helio, "switch", *common, *remote, *ephemeral],
-            lock,
-            SWITCH_PATIENCE,
-            heard=True,
-        )
+
+class Supervisor:
+    """The two children from first start to exit. Takes over the signals of the process."""
+
+    def __init__(self, database: Child, switch: Child, db_socket: Path) -> None:
+        self._database = database
+        self._switch = switch
+        self._socket = db_socket
         self._answered = False  # the database, once
         self._ready = False  # the switch, once
-        self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = False
+        self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -231,7 +232,8 @@ def run(settings: Settings) -> int:
             made.directory(settings.dbfile.parent, 0o750)
         if settings.ovs:
             made.directory(OVS_SOCKET.parent, 0o755)
-        code = Supervisor(settings, lock).run()
+        database, switch = _children(settings, lock)
+        code = Supervisor(database, switch, settings.rundir / "db.sock").run()
         return code
     except HeliographError as error:
         code = error.exit_code

@@ -41,10 +41,7 @@ def _grid(table: Table, style: Style) -> str:
     ]
     if style.headings:
         rows = [list(table.headings), ["-" * width for width in widths], *rows]
-    return "".join(
-        " ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) + "\n"
-        for row in rows
-    )
+    return "".join(" ".join(map(str.ljust, row, widths)).rstrip(" ") + "\n" for row in rows)
 
 
 def _list(table: Table, style: Style) -> str:

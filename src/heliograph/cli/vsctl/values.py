@@ -72,6 +72,13 @@ def parse_atom(base: BaseType, text: str, resolve: Resolve) -> Atom:
 
 
 def _checked(base: BaseType, atom: Atom) -> Atom:
+    if base.enum is not None and atom not in base.enum:
+        # The Python library would quote names that have digits; ovs-vsctl does not.
+        allowed = ", ".join(atom_text(base, choice) for choice in sorted(base.enum))
+        raise VsctlError(
+            f"constraint violation: {atom_text(base, atom)} is not one of the allowed values "
+            f"([{allowed}])"
+        )
     try:
         base.check((atom,))
     except ConstraintError as error:
@@ -137,11 +144,13 @@ def _range(base: BaseType, text: str) -> list[Atom]:
     first, last = int(found[1]), int(found[2])
     if last < first:
         raise VsctlError(f'"{text}" is not a valid range. Range end cannot be before start.')
+    _checked(base, first)
+    _checked(base, last)
     if last - first >= RANGE_MOST:
         raise VsctlError(
             f'Range "{first}-{last}" is too big. Maximum allowed size is {RANGE_MOST}.'
         )
-    return [_checked(base, number) for number in range(first, last + 1)]
+    return list(range(first, last + 1))
 
 
 class _DatumReader:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `helio show` says, as data: the rows of the database brought together for reading."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from heliograph.ovsdb.replica import Replica, Row
+from heliograph.ovsdb.values import Scalar, Value
+
+COLUMNS: dict[str, list[str]] = {
+    "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg", "other_config"],
+    "Bridge": ["name", "ports", "mirrors", "fail_mode", "external_ids"],
+    "Port": ["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "external_ids"],
+    "Interface": [
+        *("name", "type", "ofport", "error", "mtu", "admin_state", "link_state", "statistics"),
+    ],
+    "Mirror": [
+        *("name", "select_all", "select_src_port", "select_dst_port", "select_vlan", "filter"),
+        *("output_port", "output_vlan", "snaplen", "statistics", "external_ids"),
+    ],
+}
+COMPLAINT = "heliograph-error"
+# vswitch.xml, stats-update-interval: milliseconds, default and least.
+STATISTICS_INTERVAL = 5000
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Key: the UUID of the row; values named as in its `statistics` column."""
+
+    mirrors: Mapping[UUID, Mapping[str, int]]
+    interfaces: Mapping[UUID, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    where: str  # 'Mirror "m0"'
+    text: str
+
+
+@dataclass
+class Port:
+    name: str
+    vlan: str
+    state: str
+    mtu: int | None
+    statistics: dict[str, int]
+    problems: list[str]
+
+
+@dataclass
+class Mirror:
+    name: str
+    selects: str
+    output: str  # "" if it has none
+    snaplen: int | None
+    statistics: dict[str, int]
+    problems: list[str]
+
+
+@dataclass
+class Bridge:
+    name: str
+    fail_mode: str
+    ports: list[Port] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
+
+
+@dataclass
+class Overview:
+    bridges: list[Bridge]
+    problems: list[Problem]
+    counters_age: float | None  # seconds at most; None: read live
+
+
+class _Reader:
+    def __init__(self, replica: Replica, live: Counters | None) -> None:
+        self._tables = replica.tables
+        self._live = live
+        self.problems: list[Problem] = []
+
+    def rows(self, table: str, value: Value) -> list[Row]:
+        """The rows that a column refers to, by name."""
+        known = self._tables[table]
+        found = [known[uuid] for uuid in _uuids(value) if uuid in known]
+        return sorted(found, key=lambda row: str(row["name"]))
+
+    def complaints(self, row: Row) -> list[str]:
+        """Noted under the row's own name as well."""
+        text: object = None
+        if row.table == "Interface":
+            text = row["error"]
+        else:
+            ids = row["external_ids"]
+            text = ids.get(COMPLAINT) if isinstance(ids, dict) else None
+        if not text:
+            return []
+        self.problems.append(Problem(f'{row.table} "{row["name"]}"', str(text)))
+        return [str(text)]
+
+    def bridge(self, row: Row) -> Bridge:
+        self.complaints(row)
+        return Bridge(
+            str(row["name"]),
+            str(row["fail_mode"] or ""),
+            [self.port(port) for port in self.rows("Port", row["ports"])],
+            [self.mirror(mirror) for mirror in self.rows("Mirror", row["mirrors"])],
+        )
+
+    def port(self, row: Row) -> Port:
+        interfaces = self.rows("Interface", row["interfaces"])
+        problems = self.complaints(row)
+        for interface in interfaces:
+            problems += self.complaints(interface)
+        total: dict[str, int] = {}
+        live = None if self._live is None else self._live.interfaces
+        for interface in interfaces:
+            for key, count in _statistics(interface, live).items():
+                total[key] = total.get(key, 0) + count
+        mtus = [int(mtu) for i in interfaces if isinstance(mtu := i["mtu"], int)]
+        states = dict.fromkeys(map(_state, interfaces))
+        return Port(
+            str(row["name"]), _vlan(row), "/".join(states), min(mtus, default=None), total, problems
+        )
+
+    def mirror(self, row: Row) -> Mirror:
+        outputs = [str(port["name"]) for port in self.rows("Port", row["output_port"])]
+        outputs += [f"VLAN {row['output_vlan']}"] if row["output_vlan"] is not None else []
+        snaplen = row["snaplen"]
+        live = None if self._live is None else self._live.mirrors
+        return Mirror(
+            str(row["name"]),
+            self._selects(row),
+            " and ".join(outputs),
+            snaplen if isinstance(snaplen, int) else None,
+            _statistics(row, live),
+            self.complaints(row),
+        )
+
+    def _selects(self, row: Row) -> str:
+        parts = []
+        if row["select_all"]:
+            parts.append("everything")
+        else:
+            for word, column in (("from", "select_src_port"), ("to", "select_dst_port")):
+                names = [str(port["name"]) for port in self.rows("Port", row[column])]
+                parts += [f"{word} {', '.join(names)}"] if names else []
+        text = " and ".join(parts) or "nothing"
+        if row["select_vlan"]:
+            text += f" in VLAN {ranges(_integers(row['select_vlan']))}"
+        if row.get("filter"):
+            text += f' matching "{row["filter"]}"'
+        return text
+
+
+def overview(replica: Replica, live: Counters | None) -> Overview:
+    """Bring the rows together. `live` replaces what the database has of counters."""
+    reader = _Reader(replica, live)
+    bridges: list[Bridge] = []
+    interval = STATISTICS_INTERVAL
+    for root in replica.tables["Open_vSwitch"].values():
+        bridges += [reader.bridge(row) for row in reader.rows("Bridge", root["bridges"])]
+        config = root["other_config"]
+        told = str(config.get("stats-update-interval", "")) if isinstance(config, dict) else ""
+        interval = max(interval, int(told) if told.isdecimal() else 0)
+        if root["cur_cfg"] != root["next_cfg"]:
+            reader.problems.append(
+                Problem(
+                    "switch",
+                    f"it is at configuration {root['cur_cfg']}, {root['next_cfg']} is wanted: "
+                    "is `helio run` running?",
+                )
+            )
+    return Overview(bridges, reader.problems, None if live is not None else interval / 1000)
+
+
+def _uuids(value: Value) -> Iterator[UUID]:
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, UUID):
+            yield item
+
+
+def _integers(value: Value) -> list[int]:
+    items: tuple[Scalar | None, ...] = value if isinstance(value, tuple) else ()
+    return [item for item in items if isinstance(item, int)]
+
+
+def _statistics(row: Row, live: Mapping[UUID, Mapping[str, int]] | None) -> dict[str, int]:
+    if live is not None:
+        return dict(live.get(row.uuid, {}))
+    kept = row["statistics"]
+    return {str(k): int(str(v)) for k, v in kept.items()} if isinstance(kept, dict) else {}
+
+
+def _state(interface: Row) -> str:
+    if interface["ofport"] in (None, -1):
+        return "not set up"
+    if interface["admin_state"] == "down":
+        return "admin down"
+    return str(interface["link_state"] or "unknown")
+
+
+def _vlan(port: Row) -> str:
+    """Rules 69-73 of the mirror semantics: what the VLAN columns of a Port mean together."""
+    tag, mode = port["tag"], port["vlan_mode"]
+    trunks = ranges(_integers(port["trunks"])) or "all"
+    if mode is None:
+        mode = "trunk" if tag is None else "access"
+    if mode == "access":
+        return f"access {tag or 0}"
+    if mode == "trunk":
+        return f"trunk {trunks}"
+    if mode == "dot1q-tunnel":
+        return f"dot1q-tunnel {tag or 0}, customer {ranges(_integers(port['cvlans'])) or 'all'}"
+    return f"{mode} {tag or 0}, trunk {trunks}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """1, 2, 3, 7 as "1-3,7"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
