@@ -51,7 +51,7 @@ unit packet system: dev
 	@$(pytest) tests/$@
 
 bpf: dev
-	@$(python) tools/build_bpf.py
+	@$(python) -m tools.build_bpf
 
 demo: install
 	@tools/need_packages iproute2 util-linux iputils-ping tcpdump

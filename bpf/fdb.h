@@ -38,14 +38,15 @@ FUNCTION int learn(const struct snapshot *bridge, struct frame *frame, u32 mode)
 	if (!bridge || !frame)
 		return 0;
 	const struct fdb_key *key = &frame->source;
-	u32 head = key->mac[0] | key->mac[1] | key->mac[2] | key->mac[3] | key->mac[4] | key->mac[5];
+	u32 head =
+	    key->mac[0] | key->mac[1] | key->mac[2] | key->mac[3] | key->mac[4] | key->mac[5];
 	if (!head || key->mac[0] & 1)
 		return 0;
 	u32 now = tick(), number = frame->port;
 	struct fdb_value value = {
-		.port = number,
-		.generation = bridge->ports[number & (MAX_PORTS - 1)].generation,
-		.seen = now,
+	    .port = number,
+	    .generation = bridge->ports[number & (MAX_PORTS - 1)].generation,
+	    .seen = now,
 	};
 	struct fdb_value *entry = bpf_map_lookup_elem(&fdb, key);
 	if (entry && entry->port == number && entry->generation == value.generation) {

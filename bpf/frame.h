@@ -14,7 +14,7 @@ enum { MAX_LEVELS = 64 }; /* the done-set ends nesting at 34; a power of two for
 struct level {
 	u32 candidates; /* mirrors still to be tried */
 	u16 flood;
-	u16 next; /* port to try next in a flood */
+	u16 next;         /* port to try next in a flood */
 	struct tags tags; /* of the image, inside the switch */
 };
 
@@ -26,20 +26,20 @@ struct order {
 	u16 port;
 	u16 mirror; /* whose copy it is, or NO_MIRROR */
 	u16 snaplen;
-	u16 last; /* nothing else needs the frame: it can be sent itself, not a clone */
+	u16 last;         /* nothing else needs the frame: it can be sent itself, not a clone */
 	struct tags tags; /* inside the switch; output() makes them those on the wire */
 };
 
 struct frame {
-	struct tags raw; /* its tag to the bit */
+	struct tags raw;  /* its tag to the bit */
 	struct tags wire; /* its tag as understood: VID and PCP, none if both are 0 */
 	struct tags tags; /* inside the switch */
 	u32 bridge;
-	u32 port; /* it came in by */
+	u32 port;    /* it came in by */
 	u32 packets; /* of the wire */
 	u32 bytes;
 	u32 segment; /* length of the longest packet */
-	u32 done; /* mirrors whose destination has its copy (rules 22, 25) */
+	u32 done;    /* mirrors whose destination has its copy (rules 22, 25) */
 	u32 outputs;
 	u32 recorded; /* tags that are on it now, after the outputs recorded before */
 	u32 depth;

@@ -17,12 +17,12 @@ typedef __u64 u64;
  * instructions). Weak, because a strong one is inlined or specialised by the compiler. */
 #define FUNCTION __attribute__((weak, noinline))
 
-#define __uint(name, value) int(*name)[value]
+#define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __array(name, value) typeof(value) *name[]
 
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) =
-    (void *)BPF_FUNC_map_lookup_elem;
+static void *(*const bpf_map_lookup_elem)(void *map,
+                                          const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value,
                                          u64 flags) = (void *)BPF_FUNC_map_update_elem;
 static u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
@@ -36,8 +36,7 @@ static long (*const bpf_redirect_peer)(u32 ifindex, u64 flags) = (void *)BPF_FUN
 static long (*const bpf_skb_load_bytes)(const void *skb, u32 offset, void *to,
                                         u32 length) = (void *)BPF_FUNC_skb_load_bytes;
 static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, u32 offset, const void *from,
-                                         u32 length,
-                                         u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+                                         u32 length, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
 static long (*const bpf_skb_vlan_push)(struct __sk_buff *skb, __be16 proto,
                                        u16 tci) = (void *)BPF_FUNC_skb_vlan_push;
 static long (*const bpf_skb_vlan_pop)(struct __sk_buff *skb) = (void *)BPF_FUNC_skb_vlan_pop;

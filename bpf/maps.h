@@ -4,12 +4,12 @@
 #include "types.h"
 
 #define MAP(name, kind, keys, values, entries, how) \
-	struct {                                          \
-		__uint(type, kind);                       \
-		__type(key, keys);                        \
-		__type(value, values);                    \
-		__uint(max_entries, entries);             \
-		__uint(map_flags, how);                   \
+	struct {                                    \
+		__uint(type, kind);                 \
+		__type(key, keys);                  \
+		__type(value, values);              \
+		__uint(max_entries, entries);       \
+		__uint(map_flags, how);             \
 	} name SEC(".maps")
 
 /* The programs behind the stubs; user space swaps them at an upgrade. */
@@ -39,7 +39,7 @@ MAP(rows, BPF_MAP_TYPE_ARRAY, u32, struct row, MAX_ROWS, 0); /* user space: adop
 /* Not LRU: one port's flood of MACs would evict a quiet port's (kernel facts, "MAC table"). */
 MAP(fdb, BPF_MAP_TYPE_HASH, struct fdb_key, struct fdb_value, MAX_FDB, BPF_F_NO_PREALLOC);
 MAP(fdb_learned, BPF_MAP_TYPE_ARRAY, u32, struct fdb_count, MAX_BRIDGES, 0); /* the program */
-MAP(fdb_removed, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_BRIDGES, 0); /* user space */
+MAP(fdb_removed, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_BRIDGES, 0);              /* user space */
 MAP(port_stats, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct port_counters, MAX_PORTS, 0);
 MAP(mirror_stats, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct mirror_counters, MAX_MIRROR_SLOTS, 0);
 MAP(instructions, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct instruction, 1, 0);

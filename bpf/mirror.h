@@ -36,8 +36,8 @@ INLINE void count_selection(const struct mirror *mirror, const struct frame *fra
 	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
 	if (!counters)
 		return;
-	counters->packets += frame->packets;
-	counters->bytes += frame->bytes;
+	counters->selected += frame->packets;
+	counters->selected_bytes += frame->bytes;
 }
 
 INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
@@ -71,10 +71,10 @@ FUNCTION enum turn next_copy(const struct snapshot *bridge, struct frame *frame,
 	else
 		count_selection(mirror, frame);
 	frame->order = (struct order){
-		.port = mirror->output_port,
-		.mirror = number,
-		.snaplen = mirror->snaplen,
-		.tags = level->tags,
+	    .port = mirror->output_port,
+	    .mirror = number,
+	    .snaplen = mirror->snaplen,
+	    .tags = level->tags,
 	};
 	return ORDERED;
 }

@@ -44,8 +44,8 @@ FUNCTION u32 normal(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		return DROP_SAME_PORT;
 	if (has_bit(bridge->reserved, number))
 		return DROP_TO_RESERVED;
-	frame->order = (struct order){
-		.port = number, .mirror = NO_MIRROR, .last = 1, .tags = frame->tags};
+	frame->order =
+	    (struct order){.port = number, .mirror = NO_MIRROR, .last = 1, .tags = frame->tags};
 	output(skb, bridge, frame, mode);
 	return DELIVERED;
 }

@@ -15,13 +15,14 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
-		instruction->pops = frame->raw.count;
+		instruction->pops = frame->raw.number;
 		instruction->snaplen = snaplen;
 		instruction->tags = frame->order.tags;
 	}
 	instruction->active = treat;
 	long error = bpf_clone_redirect(skb, ifindex, 0);
-	/* Stale if the hook did not run (kernel facts, "Copies"): cleared whatever the call said. */
+	/* Stale if the hook did not run (kernel facts, "Copies"): cleared whatever the call said.
+	 */
 	u32 unread = instruction->active;
 	instruction->active = 0;
 	if (!error)
@@ -40,7 +41,8 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 {
 	const struct order *order = &frame->order;
 	u32 packets = cut ? 1 : frame->packets;
-	u32 bytes = frame->bytes + packets * 4 * order->tags.count - packets * 4 * frame->wire.count;
+	u32 bytes =
+	    frame->bytes + packets * 4 * order->tags.number - packets * 4 * frame->wire.number;
 	const struct mirror *mirror = &bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)];
 	struct port_counters *counters = port_counters(order->port);
 	if (counters && reason == DELIVERED) {
@@ -66,10 +68,10 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	u32 number = order->port & (MAX_PORTS - 1), cut = 0, reason = DELIVERED;
 	const struct port *port = &bridge->ports[number];
 	outward(port, &order->tags);
-	u32 longest = frame->segment + 4 * order->tags.count - 4 * frame->wire.count;
+	u32 longest = frame->segment + 4 * order->tags.number - 4 * frame->wire.number;
 	if (order->snaplen && longest > order->snaplen) {
 		cut = order->snaplen;
-		if (cut < 18 && order->tags.count)
+		if (cut < 18 && order->tags.number)
 			cut = 18; /* D12 */
 	}
 	if (!port->ifindex)

@@ -20,13 +20,13 @@ INLINE u32 parse_tag(struct __sk_buff *skb, const u8 *data, struct frame *frame)
 	} else {
 		return DELIVERED;
 	}
-	frame->raw.count = 1;
+	frame->raw.number = 1;
 	frame->raw.tpid[0] = tpid;
 	frame->raw.tci[0] = tci;
 	/* No VLAN and no priority is no tag; the drop-eligible bit is not understood. */
 	tci &= 0xefff;
 	if (tci) {
-		frame->wire.count = 1;
+		frame->wire.number = 1;
 		frame->wire.tpid[0] = tpid;
 		frame->wire.tci[0] = tci;
 	}

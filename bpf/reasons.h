@@ -5,7 +5,7 @@
  * leave by, and on the mirror too when it was a mirror's copy. */
 #pragma once
 
-#define FRAME_REASONS(X)                                                                        \
+#define FRAME_REASONS(X)                                                                         \
 	X(NOT_READY, not_ready, "the device is not in its bridge's configuration yet")           \
 	X(MALFORMED, malformed, "shorter than its own headers")                                  \
 	X(RESERVED_PORT, reserved_port, "came in by a port reserved as a mirror's output")       \
@@ -16,13 +16,13 @@
 	X(TO_RESERVED, to_reserved, "its destination was learned on a mirror's output port")     \
 	X(NO_PORT, no_port, "no other port carries its VLAN")
 
-#define OUTPUT_REASONS(X)                                                                 \
-	X(NO_DEVICE, no_device, "the port has no device")                                 \
-	X(DEVICE_DOWN, device_down, "the device or its peer is down")                     \
-	X(REFUSED, refused, "the device took no more: queue full or MTU too small")       \
-	X(RETAG, retag, "the VLAN tag could not be changed")                              \
-	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                  \
-	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")            \
+#define OUTPUT_REASONS(X)                                                                  \
+	X(NO_DEVICE, no_device, "the port has no device")                                  \
+	X(DEVICE_DOWN, device_down, "the device or its peer is down")                      \
+	X(REFUSED, refused, "the device took no more: queue full or MTU too small")        \
+	X(RETAG, retag, "the VLAN tag could not be changed")                               \
+	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                   \
+	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")             \
 	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen") \
 	X(TOO_DEEP, too_deep, "mirrors of mirror copies nested too deep")
 

@@ -37,7 +37,7 @@ FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reaso
 	struct tags want = untouched ? frame->raw : order->tags;
 	event->kind = EVENT_OUTPUT;
 	event->reason = retag(skb, frame->recorded, &want) ?: reason;
-	frame->recorded = want.count;
+	frame->recorded = want.number;
 	event->port = order->port;
 	event->mirror = order->mirror;
 	event->vlan = 0;

@@ -34,7 +34,7 @@ INLINE int depart(struct __sk_buff *skb, struct snapshot *bridge, struct frame *
 	const struct port *port = &bridge->ports[order->port & (MAX_PORTS - 1)];
 	if (!same_tags(&order->tags, &frame->wire)) {
 		struct tags tags = order->tags;
-		if (retag(skb, frame->raw.count, &tags))
+		if (retag(skb, frame->raw.number, &tags))
 			return refuse(order->port, DROP_RETAG, frame->packets, SEND);
 	}
 	if (port->flags & PORT_PEER_ELSEWHERE)
@@ -71,7 +71,7 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 	u32 reason = parse(skb, frame);
 	if (reason)
 		return refuse(number, reason, frame->packets, mode);
-	frame->recorded = frame->raw.count;
+	frame->recorded = frame->raw.number;
 	frame->tags = frame->wire;
 	if (!inward(bridge, port, number, &frame->tags))
 		return refuse(number, DROP_VLAN, frame->packets, mode);

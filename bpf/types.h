@@ -15,7 +15,7 @@ enum limits {
 	MAX_DEVICES = 4096,
 	MAX_FDB = 1 << 20,
 	MAX_VLANS = 4096,
-	MAX_EVENTS = 96, /* of one recording */
+	MAX_EVENTS = 96,   /* of one recording */
 	IMAGE_BYTES = 256, /* of a recorded output's frame that are kept */
 	PORT_WORDS = MAX_PORTS / 64,
 	TICK_SHIFT = 30, /* a tick is 2^30 ns of the monotonic clock: 1.07 s, and no division */
@@ -28,7 +28,7 @@ enum reason {
 #define X(name, key, words) DROP_##name,
 	REASONS(X)
 #undef X
-	MAX_REASONS
+	    MAX_REASONS
 };
 
 enum vlan_mode { ACCESS, TRUNK, NATIVE_TAGGED, NATIVE_UNTAGGED };
@@ -49,12 +49,12 @@ struct device {
 };
 
 struct port {
-	u32 ifindex; /* 0: no such port, or it has no device now */
-	u32 source; /* the mirrors it is a source of, a bit each */
+	u32 ifindex;     /* 0: no such port, or it has no device now */
+	u32 source;      /* the mirrors it is a source of, a bit each */
 	u32 destination; /* the mirrors it is a destination of */
-	u32 generation; /* MAC entries of another one are void */
+	u32 generation;  /* MAC entries of another one are void */
 	u16 tag;
-	u8 mode; /* enum vlan_mode */
+	u8 mode;  /* enum vlan_mode */
 	u8 flags; /* enum port_flags */
 };
 
@@ -62,7 +62,7 @@ struct mirror {
 	u32 same; /* the mirrors with the same destination, this one included (rule 22) */
 	u16 output_port;
 	u16 snaplen; /* 0: whole */
-	u32 slot; /* of its counters */
+	u32 slot;    /* of its counters */
 };
 
 struct vlan {
@@ -74,8 +74,8 @@ struct vlan {
 /* All that a frame consults of a bridge's configuration. Never changed once it is in a slot of
  * the map `bridges`: a change is a new snapshot in that slot. */
 struct snapshot {
-	u32 flags; /* enum bridge_flags */
-	u32 mac_age; /* ticks */
+	u32 flags;     /* enum bridge_flags */
+	u32 mac_age;   /* ticks */
 	u32 mac_limit; /* entries of the MAC table */
 	u32 padding;
 	u64 reserved[PORT_WORDS]; /* ports that are a mirror's output (rule 51) */
@@ -94,7 +94,7 @@ struct fdb_key {
 struct fdb_value {
 	u32 port;
 	u32 generation; /* of the port when it was learned */
-	u32 seen; /* tick */
+	u32 seen;       /* tick */
 };
 
 /* Only the program writes `learned`, only user space `removed`, in maps of their own, so that
@@ -113,8 +113,8 @@ struct port_counters {
 };
 
 struct mirror_counters {
-	u64 packets; /* selected */
-	u64 bytes;
+	u64 selected; /* packets of the wire */
+	u64 selected_bytes;
 	u64 delivered;
 	u64 drops[MAX_REASONS];
 };
@@ -126,7 +126,7 @@ struct row {
 
 /* Tags from the outside in. */
 struct tags {
-	u16 count;
+	u16 number;
 	u16 padding;
 	u16 tpid[2];
 	u16 tci[2];
@@ -146,11 +146,11 @@ enum event_kind { EVENT_DROP, EVENT_LEARN, EVENT_LOOKUP, EVENT_MIRROR, EVENT_OUT
 
 /* One decision about a recorded frame. */
 struct event {
-	u16 kind; /* enum event_kind */
-	u16 reason; /* of EVENT_DROP */
-	u16 port; /* the port learned, found, or sent to */
-	u16 mirror; /* whose copy an output is; NO_MIRROR: the frame itself */
-	u16 vlan; /* as learned, looked up, or selected by */
+	u16 kind;        /* enum event_kind */
+	u16 reason;      /* of EVENT_DROP */
+	u16 port;        /* the port learned, found, or sent to */
+	u16 mirror;      /* whose copy an output is; NO_MIRROR: the frame itself */
+	u16 vlan;        /* as learned, looked up, or selected by */
 	u16 tag_present; /* the image has a tag beside its bytes */
 	u16 tag_tpid;
 	u16 tag_tci;
@@ -162,7 +162,7 @@ struct event {
 enum { NO_MIRROR = 0xffff };
 
 struct record {
-	u32 run; /* the caller's number for it */
+	u32 run;   /* the caller's number for it */
 	u32 count; /* of events; those past MAX_EVENTS are not kept */
 	struct event events[MAX_EVENTS];
 };

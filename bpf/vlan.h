@@ -6,12 +6,12 @@
 
 INLINE u16 vid(const struct tags *tags)
 {
-	return tags->count ? tags->tci[0] & 0xfff : 0;
+	return tags->number ? tags->tci[0] & 0xfff : 0;
 }
 
 INLINE u16 pcp(const struct tags *tags)
 {
-	return tags->count ? tags->tci[0] & 0xe000 : 0;
+	return tags->number ? tags->tci[0] & 0xe000 : 0;
 }
 
 INLINE int has_bit(const u64 *words, u32 number)
@@ -29,8 +29,8 @@ INLINE int inward(const struct snapshot *bridge, const struct port *port, u32 nu
 		return 0;
 	if (port->mode != TRUNK && !outer) {
 		tags->tci[0] = pcp(tags) | port->tag;
-		if (!tags->count) {
-			tags->count = 1;
+		if (!tags->number) {
+			tags->number = 1;
 			tags->tpid[0] = 0x8100;
 		}
 	}
@@ -41,17 +41,17 @@ INLINE int inward(const struct snapshot *bridge, const struct port *port, u32 nu
 INLINE void outward(const struct port *port, struct tags *tags)
 {
 	if (port->mode == ACCESS || (port->mode == NATIVE_UNTAGGED && vid(tags) == port->tag))
-		tags->count = 0;
+		tags->number = 0;
 	/* A tag that says neither VLAN nor priority is no tag. */
-	if (tags->count && !(tags->tci[0] & 0xefff))
-		tags->count = 0;
+	if (tags->number && !(tags->tci[0] & 0xefff))
+		tags->number = 0;
 }
 
 INLINE int same_tags(const struct tags *a, const struct tags *b)
 {
-	if (a->count != b->count)
+	if (a->number != b->number)
 		return 0;
-	return !a->count || (a->tpid[0] == b->tpid[0] && a->tci[0] == b->tci[0]);
+	return !a->number || (a->tpid[0] == b->tpid[0] && a->tci[0] == b->tci[0]);
 }
 
 /* Takes `pops` tags off the frame and puts `tags` on it. Right for tags beside and in the
@@ -60,7 +60,7 @@ INLINE u32 retag(struct __sk_buff *skb, u32 pops, const struct tags *tags)
 {
 	if (pops && bpf_skb_vlan_pop(skb))
 		return DROP_RETAG;
-	if (tags->count && bpf_skb_vlan_push(skb, swap16(tags->tpid[0]), tags->tci[0]))
+	if (tags->number && bpf_skb_vlan_push(skb, swap16(tags->tpid[0]), tags->tci[0]))
 		return DROP_RETAG;
 	return DELIVERED;
 }

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import ziglang
-from btf import Btf
-from elf import sections, strip_debug
-from layouts import generate
+from tools.btf import Btf
+from tools.elf import sections, strip_debug
+from tools.layouts import generate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = REPOSITORY / "bpf"

@@ -113,7 +113,9 @@ def delete(map_fd: int, key: bytes) -> bool:
     return True
 
 
-def _batches(map_fd: int, key_size: int, value_size: int, chunk: int) -> Iterator[tuple[int, bytes, bytes]]:
+def _batches(
+    map_fd: int, key_size: int, value_size: int, chunk: int
+) -> Iterator[tuple[int, bytes, bytes]]:
     keys = ctypes.create_string_buffer(chunk * key_size)
     values = ctypes.create_string_buffer(chunk * value_size)
     # A hash map's cursor is a bucket number; an array's is a key. Both fit the larger of the two.
@@ -197,6 +199,13 @@ def map_shape(map_fd: int) -> tuple[int, int, int, int]:
     _call(OBJ_GET_INFO_BY_FD, _attribute("IIQ", map_fd, len(info), _address(info)))
     kind, _, keys, values, entries, _ = struct.unpack("=IIIIII", info.raw)
     return kind, keys, values, entries
+
+
+def link_ifindex(link_fd: int) -> int:
+    """The device that a tcx link is on; 0 if that is gone."""
+    info = ctypes.create_string_buffer(24)
+    _call(OBJ_GET_INFO_BY_FD, _attribute("IIQ", link_fd, len(info), _address(info)))
+    return int(struct.unpack_from("=I", info.raw, 16)[0])
 
 
 def test_run(program_fd: int, frame: bytes, context: bytes, repeat: int = 1) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def unmount(path: Path) -> bool:
     for entry in path.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        else:
+        elif not entry.name.endswith(".debug"):  # the kernel's own, and not removable
             entry.unlink()
     _libc.umount2(os.fsencode(path), _UMOUNT_DETACH)
     path.rmdir()

@@ -82,9 +82,11 @@ class Counters:
     def port(self, slot: int) -> PortCounts:
         """What a port has counted."""
         values = self.port_map.read(slot)
-        return PortCounts(*values[:4], _drops(values[4:]))
+        received, received_bytes, sent, sent_bytes, *drops = values
+        return PortCounts(received, received_bytes, sent, sent_bytes, _drops(drops))
 
     def mirror(self, slot: int) -> MirrorCounts:
         """What a mirror has counted."""
         values = self.mirror_map.read(slot)
-        return MirrorCounts(*values[:3], _drops(values[3:]))
+        selected, selected_bytes, delivered, *drops = values
+        return MirrorCounts(selected, selected_bytes, delivered, _drops(drops))

@@ -67,6 +67,11 @@ class BridgeEntry:
     mirrors: tuple[MirrorEntry, ...]
 
 
+def mac_age_ticks(bridge: BridgeEntry) -> int:
+    """The age past which an entry of its MAC table is void, in ticks of the program's clock."""
+    return int(bridge.mac_age * TICKS_PER_SECOND) + 1
+
+
 def _bits(numbers: Iterable[int]) -> int:
     return reduce(or_, (1 << number for number in numbers), 0)
 
@@ -137,8 +142,8 @@ def _vlans(bridge: BridgeEntry) -> bytes:
 def pack(bridge: BridgeEntry) -> bytes:
     """The bytes of `struct snapshot`."""
     data = bytearray(layouts.SNAPSHOT_SIZE)
-    ticks = int(bridge.mac_age * TICKS_PER_SECOND) + 1
-    struct.pack_into("=III", data, 0, _flags(bridge), ticks, bridge.mac_limit)
+    head = (_flags(bridge), mac_age_ticks(bridge), bridge.mac_limit)
+    struct.pack_into("=III", data, 0, *head)
     reserved = _words(_bits(m.output_port for m in bridge.mirrors))
     data[layouts.SNAPSHOT_RESERVED : layouts.SNAPSHOT_RESERVED + len(reserved)] = reserved
     for start, rows in (

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data plane in the kernel: loaded, pinned, adopted, migrated, switched over, taken down.
+
+Everything that must outlive a process is pinned below the bpffs::
+
+    programs          the slots that the stubs tail-call
+    layout-DIGEST/    the maps whose layouts have that digest
+    links/IFINDEX.in  and .out: a device's links, which hold the stubs
+
+A start loads the object anew with the pinned maps of its own layout and swaps the slots (0 frames
+lost, kernel facts, "Lifetime"); maps of another layout are copied as far as they have the same
+shape, and their folder goes when the new configuration is in force.
+"""
+
+import os
+import shutil
+import struct
+from importlib import resources
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from heliograph.errors import EnvironmentFaultError
+from heliograph.kernel import bpf, bpffs, layouts, snapshot
+from heliograph.kernel.counters import Counters
+from heliograph.kernel.fdb import Fdb
+from heliograph.kernel.layouts import Limits, Slot
+from heliograph.kernel.libbpf import Object
+
+_MAPS = (
+    "bridges devices rows fdb fdb_learned fdb_removed port_stats mirror_stats instructions "
+    "records frames"
+).split()
+# What is worth carrying from one layout into another, if its shape is the same.
+_CARRIED = "rows fdb fdb_learned fdb_removed".split()
+
+ROW_BRIDGES, ROW_PORTS = 0, int(Limits.MAX_BRIDGES)
+ROW_MIRRORS = ROW_PORTS + Limits.MAX_PORTS
+_NO_ROW = bytes(16)
+
+
+def _key(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
+def home_namespace() -> int:
+    """The inode number of this process's network namespace."""
+    return Path("/proc/self/ns/net").stat().st_ino
+
+
+class DataPlane:
+    """Our programs and maps in the kernel. Made by `open`; `close` leaves them running."""
+
+    def __init__(self, root: Path, loaded: Object) -> None:
+        self._root = root
+        self._object = loaded
+        self._links = root / "links"
+        self._maps = {name: loaded.map_fd(name) for name in _MAPS}
+        self.counters = Counters.of(self._maps["port_stats"], self._maps["mirror_stats"])
+        self.fdb = Fdb(*(self._maps[name] for name in ("fdb", "fdb_learned", "fdb_removed")))
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Load the data plane, adopting what is pinned below `root`, a bpffs.
+
+        Frames meet the old programs until `take_over`. Raises EnvironmentFaultError when the
+        kernel refuses, or when what is pinned works in another network namespace.
+        """
+        other = other_namespace(root)
+        if other:
+            raise EnvironmentFaultError(
+                f"the data plane below {root} works in another network namespace ({other}): "
+                "start there, or run helio teardown there first"
+            )
+        (root / f"namespace-{home_namespace()}").mkdir(exist_ok=True)
+        (root / "links").mkdir(exist_ok=True)
+        loaded = Object(resources.files(__package__).joinpath("switch.bpf.o").read_bytes())
+        loaded.set_constants(".rodata.home", _key(home_namespace()))
+        folder = root / f"layout-{layouts.LAYOUT}"
+        reuse = {name: folder / name for name in _MAPS if (folder / name).exists()}
+        if (root / "programs").exists():
+            reuse["programs"] = root / "programs"
+        opened = {name: bpf.get(path) for name, path in reuse.items()}
+        try:
+            loaded.load(opened)
+        finally:
+            for fd in opened.values():
+                os.close(fd)
+        folder.mkdir(exist_ok=True)
+        for name in set(_MAPS) - set(reuse):
+            bpf.pin(loaded.map_fd(name), folder / name)
+        if "programs" not in reuse:
+            bpf.pin(loaded.map_fd("programs"), root / "programs")
+        plane = cls(root, loaded)
+        plane._carry_over(folder)
+        return plane
+
+    def _carry_over(self, folder: Path) -> None:
+        for old in self._root.glob("layout-*"):
+            if old == folder:
+                continue
+            for name in _CARRIED:
+                if not (old / name).exists():
+                    continue
+                source = bpf.get(old / name)
+                shape = bpf.map_shape(source)
+                if shape == bpf.map_shape(self._maps[name]):
+                    for key, value in bpf.items(source, shape[1], shape[2]):
+                        bpf.update(self._maps[name], key, value)
+                os.close(source)
+
+    def take_over(self) -> None:
+        """Put these programs into the slots: from now on frames meet them. Idempotent."""
+        slots = {Slot.SLOT_INGRESS: "ingress", Slot.SLOT_EGRESS: "egress"}
+        for slot, name in slots.items():
+            program = self._object.program_fd(name)
+            bpf.update(self._object.map_fd("programs"), _key(slot), _key(program))
+        for old in self._root.glob("layout-*"):
+            if old.name != f"layout-{layouts.LAYOUT}":
+                shutil.rmtree(old)
+
+    def close(self) -> None:
+        """Let go; what is pinned goes on."""
+        self._object.close()
+
+    # Rows: whose a slot is.
+
+    def rows(self, first: int, count: int) -> dict[int, UUID]:
+        """The slots in use among `count` from `first` (ROW_...), with their row's UUID."""
+        return read_rows(self._maps["rows"], first, count)
+
+    def set_row(self, index: int, row: UUID | None) -> None:
+        """Say whose a slot is, or that it is free."""
+        bpf.update(self._maps["rows"], _key(index), row.bytes if row else _NO_ROW)
+
+    # Bridges.
+
+    def switch_over(self, bridge: snapshot.BridgeEntry) -> None:
+        """Put a bridge's configuration in force: when this returns no frame meets the old one."""
+        fresh = bpf.create_array(layouts.SNAPSHOT_SIZE, 1, "snapshot")
+        try:
+            bpf.update(fresh, _key(0), snapshot.pack(bridge))
+            bpf.update(self._maps["bridges"], _key(bridge.slot), _key(fresh))
+        finally:
+            os.close(fresh)
+
+    def clear_bridge(self, slot: int) -> None:
+        """Forget a bridge: its ports drop what comes in."""
+        bpf.delete(self._maps["bridges"], _key(slot))
+
+    # Devices.
+
+    def devices(self) -> dict[int, tuple[int, int]]:
+        """(bridge slot, port number) by ifindex."""
+        found = {}
+        for key, value in bpf.items(self._maps["devices"], 4, layouts.DEVICE.size):
+            device = layouts.Device.unpack(value)
+            found[struct.unpack("=I", key)[0]] = (device.bridge, device.port)
+        return found
+
+    def set_device(self, ifindex: int, bridge: int, port: int) -> None:
+        """Say whose port a device is."""
+        bpf.update(self._maps["devices"], _key(ifindex), layouts.Device(bridge, port).pack())
+
+    def forget_device(self, ifindex: int) -> None:
+        """The device is no port any more."""
+        bpf.delete(self._maps["devices"], _key(ifindex))
+
+    def attached(self) -> set[int]:
+        """The devices that have links pinned. Pins of links whose device is gone are removed."""
+        found = set()
+        for path in list(self._links.iterdir()):
+            ifindex = int(path.name.split(".")[0])
+            link = bpf.get(path)
+            alive = bpf.link_ifindex(link) == ifindex
+            os.close(link)
+            if alive:
+                found.add(ifindex)
+            else:
+                path.unlink()
+        return found
+
+    def attach(self, ifindex: int) -> None:
+        """Link the stubs to a device; nothing if they are. OSError as the kernel says it."""
+        for suffix, program, hook in (
+            ("out", "stub_egress", bpf.ATTACH_TCX_EGRESS),
+            ("in", "stub_ingress", bpf.ATTACH_TCX_INGRESS),
+        ):
+            path = self._links / f"{ifindex}.{suffix}"
+            if path.exists():
+                continue
+            link = bpf.attach_tcx(self._object.program_fd(program), ifindex, hook)
+            try:
+                bpf.pin(link, path)
+            finally:
+                os.close(link)
+
+    def detach(self, ifindex: int) -> None:
+        """Take the stubs off a device: it is the host's again."""
+        for suffix in ("in", "out"):
+            (self._links / f"{ifindex}.{suffix}").unlink(missing_ok=True)
+
+    def map_fd(self, name: str) -> int:
+        """File descriptor of one of our maps."""
+        return self._maps[name]
+
+    def program_fd(self, name: str) -> int:
+        """File descriptor of one of our programs."""
+        return self._object.program_fd(name)
+
+
+def read_rows(rows_fd: int, first: int, count: int) -> dict[int, UUID]:
+    """`DataPlane.rows` of a map opened otherwise."""
+    found = {}
+    for key, value in bpf.items(rows_fd, 4, 16):
+        number = struct.unpack("=I", key)[0] - first
+        if 0 <= number < count and value != _NO_ROW:
+            found[number] = UUID(bytes=value)
+    return found
+
+
+def linked_devices(root: Path) -> set[int]:
+    """The devices that links pinned below `root` were made for, also without a data plane."""
+    if not bpffs.is_mounted(root):
+        return set()
+    return {int(path.name.split(".")[0]) for path in (root / "links").glob("*.*")}
+
+
+def other_namespace(root: Path) -> str | None:
+    """The name of the namespace (namespace-INODE) the data plane works in, if not ours."""
+    ours = f"namespace-{home_namespace()}"
+    others = [path.name for path in root.glob("namespace-*") if path.name != ours]
+    return others[0] if others else None

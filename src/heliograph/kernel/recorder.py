@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recording entry point: what the switch would do with a frame, decision by decision.
+
+Runs the attached program's own functions on the live maps, without sending, counting or learning
+(design, "Recording"). It does not prove the egress program: only real frames do.
+"""
+
+import secrets
+import struct
+from dataclasses import dataclass
+
+from heliograph.errors import HeliographError
+from heliograph.kernel import bpf, layouts
+from heliograph.kernel.layouts import EventKind, Limits, Reason
+
+NO_MIRROR = 0xFFFF
+_CB = 48  # offset of cb[] in struct __sk_buff (linux/bpf.h)
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decision. `port` and `vlan` as far as `kind` has them; see bpf/types.h.
+
+    EVENT_OUTPUT: `image` is the start (256 bytes) of the frame as it would leave, of `length`
+    bytes in all; `reason` is other than DELIVERED if it would not. `mirror` is the number of the
+    mirror whose copy it is, None for the frame itself. EVENT_MIRROR: `mirror` takes the frame.
+    """
+
+    kind: EventKind
+    reason: Reason
+    port: int
+    mirror: int | None
+    vlan: int
+    length: int
+    image: bytes
+
+
+def _event(data: bytes) -> Event:
+    raw = layouts.Event.unpack(data)
+    kind, reason = EventKind(raw.kind), raw.reason
+    mirror: int | None = None if raw.mirror == NO_MIRROR else raw.mirror
+    image, length = b"", raw.length
+    if kind == EventKind.EVENT_MIRROR:
+        mirror, reason = reason, 0
+    if kind == EventKind.EVENT_OUTPUT:
+        image = raw.image[: raw.image_length]
+        if raw.tag_present:
+            # The kernel keeps a tag it has pushed beside the data; on the wire it is in it.
+            tag = struct.pack(">HH", raw.tag_tpid, raw.tag_tci)
+            image, length = image[:12] + tag + image[12:], length + 4
+    else:
+        length = 0
+    return Event(kind, Reason(reason), raw.port, mirror, raw.vlan, length, image)
+
+
+def record(
+    program_fd: int, records_fd: int, frame: bytes, *, bridge: int, port: int
+) -> list[Event]:
+    """What bridge slot `bridge` would do with `frame` coming in by port number `port`.
+
+    Raises HeliographError when the run cannot be caught on one CPU, or made more decisions than
+    a record holds.
+    """
+    size = (layouts.RECORD_SIZE + 7) // 8 * 8
+    run = secrets.randbits(32)
+    context = bytearray(_CB + 20)
+    struct.pack_into("=III", context, _CB, bridge, port, run)
+    for _ in range(_TRIES):
+        # A record is its CPU's: look through all, in case the run was moved.
+        bpf.test_run(program_fd, frame, bytes(context))
+        data = bpf.lookup(records_fd, bytes(4), size * bpf.cpu_count())
+        assert data is not None
+        for start in range(0, len(data), size):
+            number, count = struct.unpack_from("=II", data, start)
+            if number != run:
+                continue
+            if count > Limits.MAX_EVENTS:
+                raise HeliographError(f"the frame made {count} decisions, too many to record")
+            first = start + layouts.RECORD_EVENTS
+            width = layouts.EVENT.size
+            return [_event(data[first + n * width : first + (n + 1) * width]) for n in range(count)]
+    raise HeliographError(f"another recording ran on the same CPUs {_TRIES} times; try again")

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the switch tells: counters and states of devices, as columns of the rows.
+
+Only what differs from what stands in the database is written: for columns that the switch
+monitors it looks there, for the others at what it wrote last.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from heliograph import __version__
+from heliograph.kernel import bpf, bpffs, layouts
+from heliograph.kernel.counters import Counters, MirrorCounts, PortCounts, drop_key
+from heliograph.kernel.dataplane import ROW_MIRRORS, ROW_PORTS, read_rows
+from heliograph.kernel.devices import Device, DeviceStats
+from heliograph.kernel.layouts import Limits
+from heliograph.ovsdb.replica import Replica, Row
+from heliograph.ovsdb.values import to_json
+from heliograph.switch.intent import ERROR_KEY, Intent
+from heliograph.switch.plan import INTERNAL_TYPES, Plan
+
+# How often at most the problem of one row is rewritten, in seconds (departure D1).
+PROBLEM_INTERVAL = 1.0
+
+Operation = dict[str, Any]
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A working port: our device, and the end that the user sees (None if it cannot be seen)."""
+
+    number: int
+    device: Device
+    user: Device | None
+    link_speed: int | None = None
+    duplex: str | None = None
+
+
+@dataclass(slots=True)
+class Writer:
+    """Turns desired columns into operations, and remembers what it wrote."""
+
+    replica: Replica
+    _written: dict[tuple[UUID, str], Any] = field(default_factory=dict)
+    _problem_times: dict[UUID, float] = field(default_factory=dict)
+
+    def update(self, table: str, uuid: UUID, columns: Columns) -> list[Operation]:
+        """Set columns of a row to values, those that differ."""
+        row = self.replica.tables[table].get(uuid)
+        known = self.replica.schema.tables[table].columns
+        if row is None:
+            return []
+        changed: Columns = {}
+        for column, value in columns.items():
+            if column not in known:
+                continue  # an older database
+            before = row[column] if column in row else self._written.get((uuid, column), ...)
+            if before != value:
+                changed[column] = to_json(known[column].type, value)
+            self._written[uuid, column] = value
+        if not changed:
+            return []
+        where = [["_uuid", "==", ["uuid", str(uuid)]]]
+        return [{"op": "update", "table": table, "where": where, "row": changed}]
+
+    def problem(
+        self, table: str, uuid: UUID, text: str | None, now: float, *, settle: bool
+    ) -> list[Operation] | None:
+        """Write, change or remove a row's heliograph-error.
+
+        None: it must wait, because it was written less than a second ago and this is no answer
+        to a configuration change (`settle`).
+        """
+        row = self.replica.tables[table].get(uuid)
+        if row is None or row["external_ids"].get(ERROR_KEY) == text:
+            return []
+        if not settle and now - self._problem_times.get(uuid, -PROBLEM_INTERVAL) < PROBLEM_INTERVAL:
+            return None
+        self._problem_times[uuid] = now
+        mutations: list[Any] = [["external_ids", "delete", ["set", [ERROR_KEY]]]]
+        if text is not None:
+            mutations.append(["external_ids", "insert", ["map", [[ERROR_KEY, text]]]])
+        where = [["_uuid", "==", ["uuid", str(uuid)]]]
+        return [{"op": "mutate", "table": table, "where": where, "mutations": mutations}]
+
+    def forget_gone(self) -> None:
+        """Drop what is remembered of rows that are gone."""
+        alive = {uuid for table in self.replica.tables.values() for uuid in table}
+        for key in [key for key in self._written if key[0] not in alive]:
+            del self._written[key]
+        for uuid in self._problem_times.keys() - alive:
+            del self._problem_times[uuid]
+
+
+def mirror_statistics(counts: MirrorCounts) -> dict[str, int]:
+    """The column Mirror.statistics: 0 is written for tx_packets and tx_bytes only (D2)."""
+    return {"tx_packets": counts.packets, "tx_bytes": counts.bytes} | {
+        drop_key(reason): number for reason, number in counts.drops.items()
+    }
+
+
+def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict[str, int]:
+    """The column Interface.statistics, seen from the switch: rx is what came in from the device.
+
+    Frames are those of the wire; errors are the device's own count.
+    """
+    received = {layouts.Reason[f"DROP_{name}"] for name in _FRAME_REASONS}
+    statistics = {
+        "rx_packets": counts.rx_packets,
+        "rx_bytes": counts.rx_bytes,
+        "tx_packets": counts.tx_packets,
+        "tx_bytes": counts.tx_bytes,
+        "rx_dropped": sum(n for reason, n in counts.drops.items() if reason in received),
+        "tx_dropped": sum(n for reason, n in counts.drops.items() if reason not in received),
+        "rx_errors": device.rx_errors if device else 0,
+        "tx_errors": device.tx_errors if device else 0,
+    }
+    return statistics | {drop_key(reason): number for reason, number in counts.drops.items()}
+
+
+# Counted on the port that a frame came in by; the other reasons on the one it was to leave by.
+_FRAME_REASONS = (
+    "NOT_READY MALFORMED RESERVED_PORT VLAN NO_FORWARDING RESERVED_MAC SAME_PORT TO_RESERVED "
+    "NO_PORT"
+).split()
+
+
+def _interface_columns(port: Port, statistics: dict[str, int]) -> Columns:
+    seen = port.user or port.device
+    return {
+        "ifindex": seen.ifindex,
+        "mac_in_use": seen.mac,
+        "mtu": seen.mtu,
+        "admin_state": "up" if seen.admin_up else "down",
+        "link_state": "up" if seen.carrier else "down",
+        "link_resets": seen.carrier_changes,
+        "link_speed": port.link_speed,
+        "duplex": port.duplex,
+        "statistics": dict(sorted(statistics.items())),
+    }
+
+
+_NO_DEVICE: Columns = {
+    "ifindex": None,
+    "mac_in_use": None,
+    "mtu": None,
+    "admin_state": None,
+    "link_state": None,
+    "link_resets": None,
+    "link_speed": None,
+    "duplex": None,
+    "statistics": {},
+}
+
+
+class Feedback:
+    """Composes the transactions of one database connection."""
+
+    def __init__(self, replica: Replica, counters: Counters) -> None:
+        self._replica = replica
+        self._counters = counters
+        self._writer = Writer(replica)
+
+    def explain(
+        self, intent: Intent, plan: Plan, ports: Mapping[UUID, Port], config: int, now: float
+    ) -> tuple[list[Operation], bool]:
+        """What was made of the configuration whose `next_cfg` is `config`, in one transaction.
+
+        Returns the operations, and whether some row's problem must wait for its second to pass.
+        """
+        operations: list[Operation] = []
+        waiting = False
+        root = next(iter(self._replica.tables["Open_vSwitch"].values()), None)
+        settle = root is not None and root["cur_cfg"] != config
+        for bridge in intent.bridges:
+            operations += self._writer.update("Bridge", bridge.uuid, _datapath(bridge, ports))
+            for port in bridge.ports:
+                for interface in port.interfaces:
+                    operations += self._interface(interface.uuid, plan, ports)
+            for mirror in bridge.mirrors:
+                operations += self._mirror(mirror.uuid, plan)
+            rows = [("Bridge", bridge.uuid)]
+            rows += [("Port", port.uuid) for port in bridge.ports]
+            rows += [("Mirror", mirror.uuid) for mirror in bridge.mirrors]
+            for table, uuid in rows:
+                text = plan.problems.get(uuid)
+                written = self._writer.problem(table, uuid, text, now, settle=settle)
+                waiting |= written is None
+                operations += written or []
+        if root is not None:
+            columns = _switch_columns(self._replica, root) | {"cur_cfg": config}
+            operations += self._writer.update("Open_vSwitch", root.uuid, columns)
+        self._writer.forget_gone()
+        return operations, waiting
+
+    def _interface(
+        self, uuid: UUID, plan: Plan, ports: Mapping[UUID, Port], device: DeviceStats | None = None
+    ) -> list[Operation]:
+        error = plan.errors.get(uuid)
+        columns: Columns = {"ofport": -1 if error else plan.ofports[uuid], "error": error}
+        port = ports.get(uuid)
+        if port is None:
+            return self._writer.update("Interface", uuid, columns | _NO_DEVICE)
+        statistics = interface_statistics(self._counters.port(port.number), device)
+        columns |= _interface_columns(port, statistics)
+        return self._writer.update("Interface", uuid, columns)
+
+    def _mirror(self, uuid: UUID, plan: Plan) -> list[Operation]:
+        slot = plan.slots.mirrors.get(uuid)
+        statistics = {} if slot is None else mirror_statistics(self._counters.mirror(slot))
+        columns = {"statistics": dict(sorted(statistics.items()))}
+        return self._writer.update("Mirror", uuid, columns)
+
+    def statistics(
+        self, plan: Plan, ports: Mapping[UUID, Port], devices: Mapping[int, DeviceStats]
+    ) -> list[Operation]:
+        """The counters as they are now, in one transaction."""
+        operations: list[Operation] = []
+        for uuid, port in ports.items():
+            operations += self._interface(uuid, plan, ports, devices.get(port.device.ifindex))
+        for uuid in plan.slots.mirrors:
+            operations += self._mirror(uuid, plan)
+        return operations
+
+
+def _datapath(bridge: Any, ports: Mapping[UUID, Port]) -> Columns:
+    """Bridge.datapath_id: as configured, else from the MAC of the LOCAL port."""
+    if bridge.datapath_id:
+        return {"datapath_id": bridge.datapath_id}
+    for port in bridge.ports:
+        if port.name == bridge.name and port.interfaces[0].uuid in ports:
+            local = ports[port.interfaces[0].uuid]
+            mac = (local.user or local.device).mac
+            return {"datapath_id": "0000" + mac.replace(":", "")}
+    return {"datapath_id": None}
+
+
+def _switch_columns(replica: Replica, root: Row) -> Columns:
+    system = _os_release()
+    columns: Columns = {
+        "ovs_version": __version__,
+        "db_version": replica.schema.version,
+        "iface_types": tuple(sorted(INTERNAL_TYPES | {"system"})),
+        "datapath_types": ("netdev", "system"),
+    }
+    # Set by the system's start-up scripts in other installations: not overwritten.
+    if root["system_type"] is None:
+        columns |= {
+            "system_type": system.get("ID", "unknown"),
+            "system_version": system.get("VERSION_ID", "unknown"),
+        }
+    return columns
+
+
+def _os_release() -> dict[str, str]:
+    path = Path("/etc/os-release")
+    lines = path.read_text().splitlines() if path.exists() else []
+    pairs = (line.partition("=") for line in lines)
+    return {key: value.strip('"') for key, _, value in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCounters:
+    """Statistics as they are this moment, by UUID of the Mirror and of the Port row."""
+
+    mirrors: dict[UUID, dict[str, int]]
+    ports: dict[UUID, dict[str, int]]
+
+
+def live(rundir: Path) -> LiveCounters | None:
+    """Read the counters of the running data plane; None if it cannot be read from here."""
+    folder = rundir / "bpf" / f"layout-{layouts.LAYOUT}"
+    try:
+        if not bpffs.is_mounted(rundir / "bpf"):
+            return None
+        rows, ports, mirrors = (
+            bpf.get(folder / name, bpf.READ_ONLY) for name in ("rows", "port_stats", "mirror_stats")
+        )
+    except OSError:
+        return None
+    counters = Counters.of(ports, mirrors)
+    return LiveCounters(
+        {
+            row: mirror_statistics(counters.mirror(slot))
+            for slot, row in read_rows(rows, ROW_MIRRORS, Limits.MAX_MIRROR_SLOTS).items()
+        },
+        {
+            row: interface_statistics(counters.port(slot), None)
+            for slot, row in read_rows(rows, ROW_PORTS, Limits.MAX_PORTS).items()
+        },
+    )

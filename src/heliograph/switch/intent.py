@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rows say, typed and frozen. Reads rows; knows nothing of devices or the kernel.
+
+Values out of range are taken as Open vSwitch takes them (clamped, or the default), so nothing
+here raises.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from heliograph.ovsdb.replica import Replica, Row
+
+ERROR_KEY = "heliograph-error"
+
+MAC_AGE_DEFAULT, MAC_AGE_RANGE = 300, (15, 3600)  # seconds; rule 65
+MAC_LIMIT_DEFAULT, MAC_LIMIT_RANGE = 8192, (10, 1_000_000)  # entries; rule 64
+STATS_INTERVAL_DEFAULT = STATS_INTERVAL_LEAST = 5000  # milliseconds; rule 99
+
+# The columns that the switch reads. What it only writes is not monitored.
+COLUMNS: dict[str, list[str]] = {
+    "Open_vSwitch": "bridges other_config next_cfg cur_cfg system_type".split(),
+    "Bridge": (
+        "name ports mirrors fail_mode stp_enable rstp_enable mcast_snooping_enable netflow sflow "
+        "ipfix controller flood_vlans flow_tables auto_attach other_config external_ids"
+    ).split(),
+    "Port": (
+        "name interfaces trunks tag vlan_mode qos protected other_config external_ids"
+    ).split(),
+    "Interface": (
+        "name type mac mtu_request ofport ofport_request error ingress_policing_rate "
+        "ingress_policing_kpkts_rate bfd cfm_mpid lldp"
+    ).split(),
+    "Mirror": (
+        "name select_all select_src_port select_dst_port select_vlan output_port output_vlan "
+        "snaplen filter external_ids"
+    ).split(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An Interface row. `untuned`: columns that are set and that this version does not honour."""
+
+    uuid: UUID
+    name: str
+    type: str
+    mac: str | None
+    mtu_request: int | None
+    ofport: int | None
+    ofport_request: int | None
+    untuned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A Port row. `trunks` empty: every VLAN."""
+
+    uuid: UUID
+    name: str
+    interfaces: tuple[Interface, ...]
+    vlan_mode: str
+    tag: int | None
+    trunks: frozenset[int]
+    protected: bool
+    untuned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A Mirror row; ports by the UUID of their row."""
+
+    uuid: UUID
+    name: str
+    select_all: bool
+    sources: frozenset[UUID]
+    destinations: frozenset[UUID]
+    vlans: frozenset[int]
+    output_port: UUID | None
+    output_vlan: int | None
+    snaplen: int
+    filter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A Bridge row. `mac_age` in seconds, `mac_limit` in entries."""
+
+    uuid: UUID
+    name: str
+    ports: tuple[Port, ...]
+    mirrors: tuple[Mirror, ...]
+    secure: bool
+    spanning_tree: str
+    forward_bpdu: bool
+    mac_age: int
+    mac_limit: int
+    hwaddr: str | None
+    datapath_id: str | None
+    untuned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The whole configuration. `stats_interval` in milliseconds."""
+
+    bridges: tuple[Bridge, ...] = ()
+    stats_interval: int = STATS_INTERVAL_DEFAULT
+
+
+def _number(config: Mapping[str, str], key: str, default: int, bounds: tuple[int, int]) -> int:
+    try:
+        value = int(config.get(key, ""))
+    except ValueError:
+        return default
+    return min(max(value, bounds[0]), bounds[1]) if value else default
+
+
+def _truth(config: Mapping[str, str], key: str) -> bool:
+    return config.get(key, "").lower() == "true"
+
+
+def _named(row: Row, *columns: str) -> tuple[str, ...]:
+    return tuple(column for column in columns if row.get(column))
+
+
+def _interface(row: Row) -> Interface:
+    return Interface(
+        uuid=row.uuid,
+        name=row["name"],
+        type=row["type"],
+        mac=row["mac"],
+        mtu_request=row["mtu_request"],
+        ofport=row["ofport"],
+        ofport_request=row["ofport_request"],
+        untuned=_named(
+            row, "ingress_policing_rate", "ingress_policing_kpkts_rate", "bfd", "cfm_mpid", "lldp"
+        ),
+    )
+
+
+def _vlan_mode(row: Row) -> str:
+    """Rule 69: without a mode, a tag makes it an access port."""
+    mode: str | None = row["vlan_mode"]
+    return mode or ("trunk" if row["tag"] is None else "access")
+
+
+def _port(replica: Replica, row: Row) -> Port:
+    interfaces = replica.tables["Interface"]
+    priority = ("other_config:priority-tags",) if "priority-tags" in row["other_config"] else ()
+    return Port(
+        uuid=row.uuid,
+        name=row["name"],
+        interfaces=tuple(_interface(interfaces[key]) for key in row["interfaces"]),
+        vlan_mode=_vlan_mode(row),
+        tag=row["tag"],
+        trunks=frozenset(row["trunks"]),
+        protected=row["protected"],
+        untuned=_named(row, "qos") + priority,
+    )
+
+
+def _mirror(row: Row) -> Mirror:
+    snaplen = row["snaplen"] or 0
+    return Mirror(
+        uuid=row.uuid,
+        name=row["name"],
+        select_all=row["select_all"],
+        sources=frozenset(row["select_src_port"]),
+        destinations=frozenset(row["select_dst_port"]),
+        vlans=frozenset(row["select_vlan"]),
+        output_port=row["output_port"],
+        output_vlan=row["output_vlan"],
+        snaplen=0 if snaplen == 65535 else snaplen,  # rule 79
+        filter=row.get("filter") or "",
+    )
+
+
+def _bridge(replica: Replica, row: Row) -> Bridge:
+    config = row["other_config"]
+    ports, mirrors = replica.tables["Port"], replica.tables["Mirror"]
+    return Bridge(
+        uuid=row.uuid,
+        name=row["name"],
+        ports=tuple(_port(replica, ports[key]) for key in row["ports"]),
+        mirrors=tuple(_mirror(mirrors[key]) for key in sorted(row["mirrors"])),  # rule 23
+        secure=row["fail_mode"] == "secure",
+        spanning_tree="STP" if row["stp_enable"] else "RSTP" if row["rstp_enable"] else "",
+        forward_bpdu=_truth(config, "forward-bpdu"),
+        mac_age=_number(config, "mac-aging-time", MAC_AGE_DEFAULT, MAC_AGE_RANGE),
+        mac_limit=_number(config, "mac-table-size", MAC_LIMIT_DEFAULT, MAC_LIMIT_RANGE),
+        hwaddr=config.get("hwaddr"),
+        datapath_id=config.get("datapath-id"),
+        untuned=_named(
+            row,
+            *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "controller"),
+            *("flood_vlans", "flow_tables", "auto_attach"),
+        ),
+    )
+
+
+def read(replica: Replica) -> Intent:
+    """The configuration that the rows of the database state now."""
+    roots = replica.tables["Open_vSwitch"].values()
+    bridges = replica.tables["Bridge"]
+    for root in roots:
+        interval = _number(
+            root["other_config"],
+            "stats-update-interval",
+            STATS_INTERVAL_DEFAULT,
+            (STATS_INTERVAL_LEAST, 2**31),
+        )
+        return Intent(tuple(_bridge(replica, bridges[key]) for key in root["bridges"]), interval)
+    return Intent()
