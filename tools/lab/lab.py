@@ -44,7 +44,7 @@ class Lab:
 
     def namespace(self, label: str) -> Namespace:
         """A new network namespace with an unguessable name that ends in `label`."""
-        made = Namespace(f"{PREFIX}{self.token}-{label}")
+        made = Namespace(f"{PREFIX}{self.token}-{len(self.namespaces)}-{label}")
         self.namespaces.append(made)
         return made
 

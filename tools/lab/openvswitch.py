@@ -66,7 +66,7 @@ class UserspaceSwitch:
     """ovsdb-server and ovs-vswitchd with its userspace datapath, in a namespace."""
 
     def __init__(self, lab: Lab, host: Namespace) -> None:
-        rundir = lab.path(f"ovs-{host.name[-8:]}")
+        rundir = lab.path(f"ovs{len(lab.processes)}")
         rundir.mkdir()
         database, socket = rundir / "conf.db", rundir / "db.sock"
         env = environment(rundir)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: every contender in one run, turn by turn, medians of several turns.
+
+All of them stand ready at the same time and take turns, so that what else the machine does
+meets them alike. Everything lives in namespaces and is gone at the end.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tools.lab.lab import Lab, sweep
+
+from bench.delay import mirror_delay
+from bench.memory import add_ports, memory
+from bench.program import nanoseconds
+from bench.report import Report
+from bench.rigs import CONTENDERS, Rig, heliograph, open_vswitch
+from bench.traffic import small_frames, start_server, tcp_gbit, udp_frame
+
+TCP = "one TCP stream, Gbit/s"
+SMALL = "60-byte frames, frames/s"
+LOST = "60-byte frames, lost of a burst"
+COPIES_LOST = "60-byte frames, copies lost of a burst"
+DELAY = "a running flow is mirrored, ms after ovs-vsctl returned"
+PROGRAM = "ingress program, ns/frame"
+PSS, RSS = "100 ports: PSS of all processes, MiB", "100 ports: RSS of all processes, MiB"
+PATIENCE = 10.0  # seconds to wait for a first copy
+
+
+def _say(text: str) -> None:
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
+def throughput(report: Report, rounds: int, seconds: float) -> None:
+    with Lab() as lab:
+        rigs: list[Rig] = []
+        for build, mirrored in CONTENDERS:
+            rigs.append(build(lab, mirrored))
+            start_server(lab, rigs[-1])
+        for turn in range(rounds):
+            _say(f"throughput, turn {turn + 1} of {rounds}")
+            for rig in rigs:
+                report.add(TCP, str(rig), tcp_gbit(rig, seconds))
+                burst = small_frames(rig, seconds / 2)
+                report.add(SMALL, str(rig), burst.per_second)
+                report.add(LOST, str(rig), burst.lost)
+                if rig.mirrored:
+                    report.add(COPIES_LOST, str(rig), burst.copies_lost)
+
+
+def switches(report: Report, rounds: int) -> None:
+    """What only the two that ovs-vsctl drives can be asked: delay, memory, our program."""
+    for build in open_vswitch, heliograph:
+        with Lab() as lab:
+            rig = build(lab, False)
+            _say(f"{rig}: delay, memory")
+            for _ in range(rounds):
+                report.add(DELAY, str(rig), mirror_delay(lab, rig, PATIENCE) * 1000)
+            if build is heliograph:
+                frame = udp_frame(*rig.guests[:2])
+                for name, samples in nanoseconds(rig, frame, rounds).items():
+                    report.add(PROGRAM, name, *samples)
+            add_ports(rig.tools, "br0", 100 - len(rig.guests))
+            time.sleep(2)
+            together = memory(rig.host)
+            report.add(PSS, str(rig), together.pss)
+            report.add(RSS, str(rig), together.rss)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a TCP stream")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
+    options = parser.parse_args()
+    sweep()
+    report = Report()
+    throughput(report, options.rounds, options.seconds)
+    switches(report, options.rounds)
+    report.write(options.json)
+    print(report.tables())
+    print(f"\nall samples: {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
