@@ -20,8 +20,7 @@ CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
 
 def check(rundir: Path, ephemeral: bool) -> None:
     """Everything `helio run` needs; the first thing that is missing is the one that is said."""
-    pins = not ephemeral and not os.path.ismount(rundir / "bpf")
-    check_capabilities(pins)
+    check_capabilities(mounts=not os.path.ismount(rundir / "bpf"))
     check_kernel()
     check_libbpf()
     if not ephemeral:

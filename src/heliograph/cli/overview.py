@@ -27,10 +27,10 @@ STATISTICS_INTERVAL = 5000
 
 @dataclass(frozen=True)
 class Counters:
-    """Key: the UUID of the row; values named as in its `statistics` column."""
+    """By UUID of the Mirror or Port; named as in `statistics` of the Mirror or Interface."""
 
     mirrors: Mapping[UUID, Mapping[str, int]]
-    interfaces: Mapping[UUID, Mapping[str, int]]
+    ports: Mapping[UUID, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ class _Reader:
         problems = self.complaints(row)
         for interface in interfaces:
             problems += self.complaints(interface)
-        total: dict[str, int] = {}
-        live = None if self._live is None else self._live.interfaces
-        for interface in interfaces:
-            for key, count in _statistics(interface, live).items():
-                total[key] = total.get(key, 0) + count
+        total = dict(self._live.ports.get(row.uuid, {})) if self._live else {}
+        if not total:
+            for interface in interfaces:
+                for key, count in _statistics(interface).items():
+                    total[key] = total.get(key, 0) + count
         mtus = [int(mtu) for i in interfaces if isinstance(mtu := i["mtu"], int)]
         states = dict.fromkeys(map(_state, interfaces))
         return Port(
@@ -128,13 +128,13 @@ class _Reader:
         outputs = [str(port["name"]) for port in self.rows("Port", row["output_port"])]
         outputs += [f"VLAN {row['output_vlan']}"] if row["output_vlan"] is not None else []
         snaplen = row["snaplen"]
-        live = None if self._live is None else self._live.mirrors
+        live = self._live.mirrors.get(row.uuid) if self._live else None
         return Mirror(
             str(row["name"]),
             self._selects(row),
             " and ".join(outputs),
             snaplen if isinstance(snaplen, int) else None,
-            _statistics(row, live),
+            dict(live) if live else _statistics(row),
             self.complaints(row),
         )
 
@@ -186,9 +186,7 @@ def _integers(value: Value) -> list[int]:
     return [item for item in items if isinstance(item, int)]
 
 
-def _statistics(row: Row, live: Mapping[UUID, Mapping[str, int]] | None) -> dict[str, int]:
-    if live is not None:
-        return dict(live.get(row.uuid, {}))
+def _statistics(row: Row) -> dict[str, int]:
     kept = row["statistics"]
     return {str(k): int(str(v)) for k, v in kept.items()} if isinstance(kept, dict) else {}
 

@@ -56,7 +56,7 @@ def _live(rundir: Path) -> Counters | None:
     from heliograph.switch import feedback  # noqa: PLC0415  (loads what reads BPF maps)
 
     found = feedback.live(rundir)
-    return None if found is None else Counters(found.mirrors, found.interfaces)
+    return None if found is None else Counters(found.mirrors, found.ports)
 
 
 def _print(content: list[Line]) -> None:

@@ -45,7 +45,7 @@ class Server:
 
     def vsctl(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """The real ovs-vsctl."""
-        command = [unpacked() / "usr/bin/ovs-vsctl", f"--db={self.remote}", *words]
+        command = [str(unpacked() / "usr/bin/ovs-vsctl"), f"--db={self.remote}", *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The supervisor, with scripts in the place of the database and the switch."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from heliograph.cli import environment, main, run
+from heliograph.cli import environment, main, run, rundir
 from heliograph.errors import EnvironmentFaultError
 
 PATIENCE = 10.0
@@ -155,7 +156,7 @@ def test_a_switch_that_fails_otherwise_is_started_again_later_and_later(scene: S
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     times = [float(text.split()[1]) for text in scene.said() if text.startswith("at ")]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     for wait, least in zip(waits, (0.1, 0.2, 0.4), strict=True):
         assert least <= wait < least + 0.3
 
@@ -192,7 +193,7 @@ def test_two_runs_on_one_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(environment, "check", fits)
-    holder = run.rundir.lock(tmp_path, run.rundir.Made())
+    holder = rundir.lock(tmp_path, rundir.Made())
     try:
         assert main.main(["run", f"--rundir={tmp_path}", "--ephemeral"]) == 3
     finally:

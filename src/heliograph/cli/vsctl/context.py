@@ -65,7 +65,8 @@ class Needs:
 class Context:
     """One run of a line on one snapshot."""
 
-    def __init__(self, schema: Schema, snapshot: Snapshot) -> None:
+    def __init__(self, schema: Schema, snapshot: Snapshot, writes: bool) -> None:
+        """`writes`: the line may change rows, so it makes the Open_vSwitch row if there is none."""
         self.schema = schema
         types = {
             name: {column.name: column.type for column in table.columns.values()}
@@ -76,7 +77,10 @@ class Context:
         self.new_interfaces: list[str] = []
         self.warnings: list[str] = []
         roots = list(self.transaction.rows("Open_vSwitch"))
-        self.root = roots[0] if roots else self.transaction.insert("Open_vSwitch")
+        if not roots and writes:
+            roots = [self.transaction.insert("Open_vSwitch")]
+            self.transaction.verify_empty("Open_vSwitch")
+        self.root = roots[0] if roots else ""
 
     # ---- rows ----
 

@@ -8,19 +8,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from uuid import UUID
 
 from heliograph import __version__
 from heliograph.cli.vsctl import words
 from heliograph.cli.vsctl.context import Context, Needs
 from heliograph.cli.vsctl.errors import EndEarlyError, TryAgainError, VsctlError
 from heliograph.cli.vsctl.tables import Table, render
+from heliograph.cli.vsctl.transaction import Snapshot
 from heliograph.errors import HeliographError
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.errors import Json, TransactionError
 from heliograph.ovsdb.replica import Replica
-from heliograph.ovsdb.types import Atom, Datum
-from heliograph.ovsdb.values import Scalar, Value
 
 RETRY_PERIOD = 0.5
 # Rows that say what is wrong with them in external_ids (mirror-semantics.md, D1).
@@ -113,7 +111,7 @@ class _Session:
         self._changed.clear()
 
     async def _once(self, client: Client, replica: Replica) -> None:
-        context = Context(replica.schema, _snapshot(replica))
+        context = Context(replica.schema, _snapshot(replica), self._writes)
         for command in self._commands:
             command.output = ""
             words.COMMANDS[command.name].run(context, command)
@@ -196,23 +194,8 @@ class _Session:
                 _complain(f'{table} "{next(iter(data["name"]))}": {ids[COMPLAINT]}')
 
 
-def _snapshot(replica: Replica) -> dict[str, dict[str, dict[str, Datum]]]:
-    """The replica in the form the commands work on, which is that of ovsdb.types."""
+def _snapshot(replica: Replica) -> Snapshot:
     return {
-        table: {
-            str(row.uuid): {column: _datum(row[column]) for column in row} for row in rows.values()
-        }
+        table: {str(row.uuid): row.data() for row in rows.values()}
         for table, rows in replica.tables.items()
     }
-
-
-def _datum(value: Value) -> Datum:
-    if isinstance(value, dict):
-        return {_atom(key): _atom(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(map(_atom, value))
-    return () if value is None else (_atom(value),)
-
-
-def _atom(scalar: Scalar) -> Atom:
-    return str(scalar) if isinstance(scalar, UUID) else scalar

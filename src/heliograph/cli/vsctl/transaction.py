@@ -27,6 +27,7 @@ class Transaction:
         self._written: dict[tuple[str, str], dict[str, Datum]] = {}
         self._inserted: dict[str, str] = {}
         self._deleted: dict[str, str] = {}
+        self._empty: list[str] = []
 
     def rows(self, table: str) -> Iterator[str]:
         """In the order of their UUIDs, new ones last."""
@@ -57,6 +58,10 @@ class Transaction:
         """Commit only if `column` still is what the replica says."""
         if row not in self._inserted and column in self._snapshot.get(table, {}).get(row, {}):
             self._verified.setdefault((table, row), {})[column] = self._old(table, row, column)
+
+    def verify_empty(self, table: str) -> None:
+        """Commit only if `table` still has no row."""
+        self._empty.append(table)
 
     def write(self, table: str, row: str, column: str, data: Datum) -> None:
         self._written.setdefault((table, row), {})[column] = data
@@ -104,18 +109,11 @@ class Transaction:
 
     def prerequisites(self) -> list[Json]:
         """The `wait` operations (RFC 7047 section 5.2.6) for what was verified."""
-        return [
-            {
-                "op": "wait",
-                "table": table,
-                "timeout": 0,
-                "where": _where(row),
-                "until": "==",
-                "columns": sorted(columns),
-                "rows": [{name: self._json(table, name, columns[name]) for name in columns}],
-            }
-            for (table, row), columns in self._verified.items()
-        ]
+        waits = [_wait(table, [], [], []) for table in self._empty]
+        for (table, row), columns in self._verified.items():
+            until = {name: self._json(table, name, data) for name, data in columns.items()}
+            waits.append(_wait(table, _where(row), sorted(columns), [until]))
+        return waits
 
     def increment(self, table: str, row: str, column: str) -> list[Json]:
         """Add 1 to `column` and read it back."""
@@ -143,6 +141,18 @@ class Transaction:
 
 def _where(row: str) -> Json:
     return [["_uuid", "==", ["uuid", row]]]
+
+
+def _wait(table: str, where: Json, columns: list[str], rows: Json) -> Json:
+    return {
+        "op": "wait",
+        "table": table,
+        "timeout": 0,
+        "where": where,
+        "until": "==",
+        "columns": columns,
+        "rows": rows,
+    }
 
 
 def _name(row: str) -> str:

@@ -295,7 +295,7 @@ def compare(a: Datum, b: Datum) -> int:
         return len(data), list(data), values
 
     left, right = rank(a), rank(b)
-    return (left > right) - (left < right)  # type: ignore[operator]  (one type on both sides)
+    return (left > right) - (left < right)
 
 
 def includes(small: Datum, big: Datum) -> bool:

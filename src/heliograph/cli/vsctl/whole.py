@@ -25,7 +25,7 @@ RESET = {
     "Port": ("other_config",),
     "Interface": ("ingress_policing_rate", "ingress_policing_burst"),
 }
-EMPTIED = ("Mirror", "Controller", "Manager", "NetFlow", "SSL", "sFlow", "IPFIX")
+EMPTIED: tuple[str, ...] = ("Mirror", "Controller", "Manager", "NetFlow", "SSL", "sFlow", "IPFIX")
 EMPTIED += ("Flow_Sample_Collector_Set",)
 
 

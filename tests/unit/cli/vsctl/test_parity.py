@@ -78,7 +78,7 @@ def test_every_line_does_what_ovs_vsctl_does(
 def _dump(server: stock.Server) -> list[str]:
     """Every row of every table, UUIDs levelled."""
     client = stock.unpacked() / "usr/bin/ovsdb-client"
-    command = [client, "dump", server.remote, "Open_vSwitch", "--format=csv"]
+    command = [str(client), "dump", server.remote, "Open_vSwitch", "--format=csv"]
     text = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     return sorted(_UUID.sub("UUID", text).splitlines())
 
