@@ -78,9 +78,12 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 	frame->source.bridge = frame->target.bridge = slot;
 	frame->source.vlan = frame->target.vlan = vid(&frame->tags);
 
-	/* The first work is the top level: copies as received before any output (rule 35). */
-	reason = normal(skb, bridge, frame, mode);
+	/* Copies as received before any output (rule 35), and whatever becomes of the frame (rule
+	 * 4). */
 	select_mirrors(bridge, frame, port->source, number, port, &frame->wire);
+	if (frame->depth)
+		work_off(skb, bridge, frame, mode);
+	reason = normal(skb, bridge, frame, mode);
 	if (frame->depth)
 		work_off(skb, bridge, frame, mode);
 	if (reason)

@@ -5,7 +5,8 @@ Everything that must outlive a process is pinned below the bpffs::
 
     programs          the slots that the stubs tail-call
     layout-DIGEST/    the maps whose layouts have that digest
-    links/IFINDEX.in  and .out: a device's links, which hold the stubs
+    links/IFINDEX-in  and -out: a device's links, which hold the stubs (no dots: bpffs
+                      keeps names with dots for itself)
 
 A start loads the object anew with the pinned maps of its own layout and swaps the slots (0 frames
 lost, kernel facts, "Lifetime"); maps of another layout are copied as far as they have the same
@@ -170,7 +171,7 @@ class DataPlane:
         """The devices that have links pinned. Pins of links whose device is gone are removed."""
         found = set()
         for path in list(self._links.iterdir()):
-            ifindex = int(path.name.split(".")[0])
+            ifindex = int(path.name.split("-")[0])
             link = bpf.get(path)
             alive = bpf.link_ifindex(link) == ifindex
             os.close(link)
@@ -186,7 +187,7 @@ class DataPlane:
             ("out", "stub_egress", bpf.ATTACH_TCX_EGRESS),
             ("in", "stub_ingress", bpf.ATTACH_TCX_INGRESS),
         ):
-            path = self._links / f"{ifindex}.{suffix}"
+            path = self._links / f"{ifindex}-{suffix}"
             if path.exists():
                 continue
             link = bpf.attach_tcx(self._object.program_fd(program), ifindex, hook)
@@ -198,7 +199,7 @@ class DataPlane:
     def detach(self, ifindex: int) -> None:
         """Take the stubs off a device: it is the host's again."""
         for suffix in ("in", "out"):
-            (self._links / f"{ifindex}.{suffix}").unlink(missing_ok=True)
+            (self._links / f"{ifindex}-{suffix}").unlink(missing_ok=True)
 
     def map_fd(self, name: str) -> int:
         """File descriptor of one of our maps."""
@@ -223,7 +224,7 @@ def linked_devices(root: Path) -> set[int]:
     """The devices that links pinned below `root` were made for, also without a data plane."""
     if not bpffs.is_mounted(root):
         return set()
-    return {int(path.name.split(".")[0]) for path in (root / "links").glob("*.*")}
+    return {int(path.name.split("-")[0]) for path in (root / "links").glob("*-*")}
 
 
 def other_namespace(root: Path) -> str | None:

@@ -16,7 +16,8 @@ from heliograph.errors import HeliographError
 from heliograph.kernel import bpffs
 from heliograph.kernel.dataplane import DataPlane, linked_devices, other_namespace
 from heliograph.kernel.devices import Device, Devices, is_far_end
-from heliograph.ovsdb.client import Client, TransactionError
+from heliograph.ovsdb.client import Client
+from heliograph.ovsdb.errors import TransactionError
 from heliograph.ovsdb.replica import Replica
 from heliograph.switch import feedback, intent, plan
 from heliograph.switch.feedback import Feedback
