@@ -8,8 +8,6 @@
 PYTHON ?= python3
 export PYTHON
 python := .venv/bin/python
-# pytest-asyncio warns while this is unset, and warnings are errors here.
-pytest := $(python) -m pytest -q -o asyncio_default_fixture_loop_scope=function
 bpf_sources := $(wildcard bpf/*.[ch])
 
 .PHONY: install packages test-packages dev lint test unit packet system bpf demo bench clean
@@ -45,10 +43,10 @@ lint: dev
 	@$(if $(bpf_sources),.venv/bin/clang-format --dry-run --Werror $(bpf_sources))
 
 test: lint
-	@$(pytest) tests
+	@$(python) -m pytest -q tests
 
 unit packet system: dev
-	@$(pytest) tests/$@
+	@$(python) -m pytest -q tests/$@
 
 bpf: dev
 	@$(python) -m tools.build_bpf

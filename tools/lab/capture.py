@@ -148,14 +148,17 @@ class Capture:
 
 
 class Tcpdump:
-    """The real tcpdump on a device, from when it listens until it is stopped."""
+    """The real tcpdump on a device: what arrives there, from when it listens to its stop."""
 
     def __init__(
         self, lab: Lab, namespace: Namespace, device: str, filter_expression: str = ""
     ) -> None:
         self.namespace, self.device = namespace, device
         self.file = lab.path(f"{device}-{len(lab.processes)}.pcap")
-        expression = f"({filter_expression}) or ether proto 0x88b5" if filter_expression else ""
+        # Not -Q in: the sentinel goes out. What the namespace itself says there is left out.
+        expression = f"not ether src {namespace.mac(device).hex(':')}"
+        if filter_expression:
+            expression += f" and ({filter_expression} or ether proto 0x88b5)"
         self._process = lab.start(
             namespace,
             *("tcpdump", "-i", device, "-n", "-U", "--immediate-mode", "-w", "-", expression),
