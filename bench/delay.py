@@ -29,7 +29,7 @@ def mirror_delay(lab: Lab, rig: OvsRig, patience: float) -> float:
     time.sleep(1.0)  # long enough for a flow cache to have it
     with third.namespace.packet_socket(third.device, 0) as copies:
         copies.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        copies.bind((third.device, socket.htons(ETH_P_IP)))
+        copies.bind((third.device, ETH_P_IP))
         rig.mirror()
         returned = time.time()
         if select.select([copies], [], [], patience)[0]:
@@ -39,6 +39,8 @@ def mirror_delay(lab: Lab, rig: OvsRig, patience: float) -> float:
             delay = max(arrived - returned, 0.0)
         else:
             delay = float("inf")
+    if not ping.running:
+        raise RuntimeError(f"{rig}: the flow ended before the mirror could be seen")
     ping.stop()
     rig.unmirror()
     return delay
