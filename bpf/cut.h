@@ -7,16 +7,36 @@
 enum {
 	TRIM = 84, /* more than any header that sets the kernel's floor, and a legal shrink */
 	FLOOR_LIMIT = 80, /* the kernel refuses to cut below at most this */
+	IPV4 = 0x0800,
+	IPV6 = 0x86dd,
 };
+
+/* Makes the kernel take the frame for IPv4, because of others it takes no header out. It reads
+ * the type from the bytes when a tag that is in them is popped: so put one there. */
+INLINE long pose_as_ipv4(struct __sk_buff *skb)
+{
+	u16 type = swap16(IPV4), tpid = swap16(0x8100);
+	int bare = !skb->vlan_present;
+	if (bpf_skb_store_bytes(skb, 12, &type, 2, 0))
+		return -1;
+	if (bare && bpf_skb_vlan_push(skb, tpid, 1))
+		return -1;
+	if (bpf_skb_vlan_push(skb, tpid, 1) || bpf_skb_vlan_pop(skb))
+		return -1;
+	return bare ? bpf_skb_vlan_pop(skb) : 0;
+}
 
 /* The kernel will not cut into headers that it has located. So save the head, take the network
  * header out, cut, and put the head back (kernel facts, "snaplen"). */
 INLINE long cut_below_floor(struct __sk_buff *skb, u32 length)
 {
 	u8 head[FLOOR_LIMIT];
+	u16 type = swap16(skb->protocol);
 	if (length < 14 || length > FLOOR_LIMIT)
 		return -1;
 	if (bpf_skb_load_bytes(skb, 0, head, length))
+		return -1;
+	if (type != IPV4 && type != IPV6 && pose_as_ipv4(skb))
 		return -1;
 	if (skb->len < 34 + TRIM + 64 && bpf_skb_change_tail(skb, skb->len + 128, 0))
 		return -1;

@@ -42,8 +42,8 @@ def is_chatter(frame: Frame) -> bool:
     """What a host with IPv6 on says unasked: neighbour and router discovery, MLD."""
     data = frame.data
     at = 18 if data[12:14] == b"\x81\x00" else 14
-    if data[at - 2 : at] != b"\x86\xdd":
-        return False
+    if data[at - 2 : at] != b"\x86\xdd" or len(data) < at + 48:
+        return False  # something else, or cut too short to tell
     kind, at = data[at + 6], at + 40
     if kind == 0:  # hop-by-hop options, which MLD carries
         kind, at = data[at], at + 8 * (data[at + 1] + 1)
