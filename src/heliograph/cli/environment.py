@@ -5,6 +5,7 @@ Each function raises EnvironmentFaultError with one line that says what is missi
 mend it. The facts come as arguments with the machine's own as defaults.
 """
 
+import contextlib
 import ctypes
 import os
 import re
@@ -64,19 +65,31 @@ def check_mount_namespace(proc: Path = Path("/proc"), named: Path = Path("/run/n
     """Refuse a mount namespace that is not the machine's own.
 
     `ip netns exec` makes one that ends with its command, and our bpffs, every pin and so all
-    traffic with it (kernel facts, "Lifetime"). Where process 1 cannot be asked, or shares our
-    namespace as in a container, there is nothing to hold against it.
+    traffic with it (kernel facts, "Lifetime"). The machine's own is that of process 1, or where
+    that one cannot be asked, of the oldest ancestor that can. Where that is ours, as in a
+    container, there is nothing to hold against it.
     """
-    try:
-        private = (proc / "1/ns/mnt").readlink() != (proc / "self/ns/mnt").readlink()
-    except OSError:
-        return
-    if private:
+    ours = (proc / "self/ns/mnt").readlink()
+    if _outermost_mounts(proc, ours) != ours:
         name = _network_namespace(proc, named) or "NAME"
         raise EnvironmentFaultError(
             "this mount namespace is private (made by `ip netns exec`?): the switch would not "
             f"outlive it; use `nsenter --net={named}/{name} helio run`, or --ephemeral"
         )
+
+
+def _outermost_mounts(proc: Path, ours: Path) -> Path:
+    """The mount namespace of the oldest ancestor that may be asked; `ours` if none may."""
+    found, process = ours, "self"
+    while process != "0":
+        with contextlib.suppress(OSError):
+            found = (proc / process / "ns/mnt").readlink()
+        try:
+            # proc(5): "PID (NAME) STATE PPID", and NAME may hold anything.
+            process = (proc / process / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            break
+    return found
 
 
 def _network_namespace(proc: Path, named: Path) -> str | None:

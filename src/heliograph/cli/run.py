@@ -22,7 +22,7 @@ from pathlib import Path
 from heliograph.cli import environment, rundir
 from heliograph.errors import AlreadyRunningError, HeliographError
 
-LOG = logging.getLogger("run")
+LOG = logging.getLogger(__name__)
 OVS_SOCKET = Path("/var/run/openvswitch/db.sock")
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 5.0
 # A child that lived this long did start: the next death begins with the short wait again.

@@ -50,13 +50,17 @@ def test_a_missing_library_is_named() -> None:
         environment.check_libbpf("libnone.so.9")
 
 
-def proc(root: Path, ours: str, first: str | None) -> Path:
-    """A /proc where processes `self` and 1 are in these mount namespaces."""
-    for process, mounts in (("self", ours), ("1", first)):
+def proc(root: Path, **mounts: str) -> Path:
+    """A /proc where we are the child of 20, that is of 1; `mounts`: their mount namespaces.
+
+    One that is not given is of a process that may not be asked.
+    """
+    for process, parent in (("self", "20"), ("20", "1"), ("1", "0")):
         directory = root / "proc" / process / "ns"
         directory.mkdir(parents=True)
-        if mounts is not None:
-            (directory / "mnt").symlink_to(f"mnt:[{mounts}]")
+        (directory.parent / "stat").write_text(f"7 (a ) b) S {parent} 7 7 0")
+        if f"of_{process}" in mounts:
+            (directory / "mnt").symlink_to(f"mnt:[{mounts[f'of_{process}']}]")
     net = root / "netns" / "blue"
     net.parent.mkdir()
     net.touch()
@@ -64,14 +68,21 @@ def proc(root: Path, ours: str, first: str | None) -> Path:
     return root / "proc"
 
 
-def test_a_private_mount_namespace_is_refused_with_the_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "others", [{"of_1": "1"}, {"of_1": "1", "of_20": "2"}, {"of_20": "1"}], ids=str
+)
+def test_a_private_mount_namespace_is_refused_with_the_way_out(
+    tmp_path: Path, others: dict[str, str]
+) -> None:
     named = tmp_path / "netns"
     with pytest.raises(EnvironmentFaultError) as caught:
-        environment.check_mount_namespace(proc(tmp_path, "2", "1"), named)
+        environment.check_mount_namespace(proc(tmp_path, of_self="2", **others), named)
     assert f"nsenter --net={named}/blue helio run" in str(caught.value)
     assert "--ephemeral" in str(caught.value)
 
 
-@pytest.mark.parametrize("first", ["2", None])
-def test_a_shared_or_unknown_mount_namespace_is_fine(tmp_path: Path, first: str | None) -> None:
-    environment.check_mount_namespace(proc(tmp_path, "2", first), tmp_path / "netns")
+@pytest.mark.parametrize("others", [{"of_1": "2", "of_20": "2"}, {"of_20": "2"}, {}], ids=str)
+def test_a_shared_or_unknown_mount_namespace_is_fine(
+    tmp_path: Path, others: dict[str, str]
+) -> None:
+    environment.check_mount_namespace(proc(tmp_path, of_self="2", **others), tmp_path / "netns")
