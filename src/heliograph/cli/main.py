@@ -108,10 +108,11 @@ def _supervise(options: argparse.Namespace) -> int:
 
 def _teardown(options: argparse.Namespace) -> int:
     from heliograph.cli import rundir  # noqa: PLC0415
-    from heliograph.switch import agent  # noqa: PLC0415
 
     where = options.rundir or RUNDIR
     with rundir.unheld(where):
+        from heliograph.switch import agent  # noqa: PLC0415
+
         for line in agent.teardown(where):
             print(line)
     return 0
