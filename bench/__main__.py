@@ -19,10 +19,10 @@ from bench.report import Report
 from bench.rigs import CONTENDERS, Rig, heliograph, open_vswitch
 from bench.traffic import small_frames, start_server, tcp_gbit, udp_frame
 
-TCP = "one TCP stream, Gbit/s"
+TCP = "one TCP stream (both ends on one CPU), Gbit/s"
 SMALL = "60-byte frames, frames/s"
-LOST = "60-byte frames, lost of a burst"
-COPIES_LOST = "60-byte frames, copies lost of a burst"
+LOST = "60-byte frames, % lost"
+COPIES_LOST = "60-byte frames, % of copies lost"
 DELAY = "a running flow is mirrored, ms after ovs-vsctl returned"
 PROGRAM = "ingress program, ns/frame"
 PSS, RSS = "100 ports: PSS of all processes, MiB", "100 ports: RSS of all processes, MiB"
@@ -45,9 +45,9 @@ def throughput(report: Report, rounds: int, seconds: float) -> None:
                 report.add(TCP, str(rig), tcp_gbit(rig, seconds))
                 burst = small_frames(rig, seconds / 2)
                 report.add(SMALL, str(rig), burst.per_second)
-                report.add(LOST, str(rig), burst.lost)
+                report.add(LOST, str(rig), burst.lost * 100)
                 if rig.mirrored:
-                    report.add(COPIES_LOST, str(rig), burst.copies_lost)
+                    report.add(COPIES_LOST, str(rig), burst.copies_lost * 100)
 
 
 def switches(report: Report, rounds: int) -> None:

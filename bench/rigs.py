@@ -15,6 +15,9 @@ from tools.lab.namespaces import Namespace, veth
 from tools.lab.openvswitch import Tools, UserspaceSwitch
 from tools.lab.processes import eventually
 
+# There when the module br_netfilter is loaded; then it taxes every bridge unless told not to.
+BR_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+
 
 @dataclass(frozen=True)
 class Guest:
@@ -102,18 +105,25 @@ def direct(lab: Lab, mirrored: bool) -> Rig:
 
 def bridge(lab: Lab, mirrored: bool) -> Rig:
     """The Linux bridge; its mirror is tc's mirred action on ingress and egress of p1."""
-    rig = Rig("Linux bridge", mirrored, lab.namespace("h"))
+    return _bridge(lab, Rig("Linux bridge", mirrored, lab.namespace("h")), netfilter=False)
+
+
+def netfilter_bridge(lab: Lab, mirrored: bool) -> Rig:
+    """The same as it is where br_netfilter is loaded (container hosts): through iptables."""
+    rig = Rig("Linux bridge with br_netfilter", mirrored, lab.namespace("h"))
+    return _bridge(lab, rig, netfilter=True)
+
+
+def _bridge(lab: Lab, rig: Rig, *, netfilter: bool) -> Rig:
     _veth_guests(lab, rig)
     rig.host.ip("link add br0 type bridge")
-    for key in "bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables":
-        try:  # br_netfilter, where it is loaded, taxes the bridge for firewalls we do not have
-            rig.host.set_sysctl(f"bridge/{key}", "0")
-        except FileNotFoundError:
-            break
-    for port in ("p1", "p2") if mirrored else ("p1", "p2", "p3"):
+    if BR_NETFILTER.exists():
+        for key in BR_NETFILTER.parent.glob("bridge-nf-call-*"):
+            rig.host.set_sysctl(f"bridge/{key.name}", str(int(netfilter)))
+    for port in ("p1", "p2") if rig.mirrored else ("p1", "p2", "p3"):
         rig.host.ip(f"link set {port} master br0")
     rig.host.ip("link set br0 up")
-    if mirrored:
+    if rig.mirrored:
         tc = ["tc", "-n", rig.host.name]
         rig.host.run(*tc, "qdisc", "add", "dev", "p1", "clsact")
         for direction in "ingress", "egress":
@@ -163,6 +173,7 @@ CONTENDERS: list[tuple[Callable[[Lab, bool], Rig], bool]] = [
     (direct, False),
     (bridge, False),
     (bridge, True),
+    *([(netfilter_bridge, True)] if BR_NETFILTER.exists() else []),
     (open_vswitch, False),
     (open_vswitch, True),
     (heliograph, False),
