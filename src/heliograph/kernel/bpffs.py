@@ -5,11 +5,12 @@ Not /sys/fs/bpf: ``ip netns exec`` remounts /sys, which hides it (kernel facts, 
 """
 
 import ctypes
+import fcntl
 import os
 import shutil
 from pathlib import Path
 
-from heliograph.errors import EnvironmentFaultError
+from heliograph.errors import AlreadyRunningError, EnvironmentFaultError
 
 _UMOUNT_DETACH = 2
 
@@ -28,16 +29,41 @@ def is_mounted(path: Path) -> bool:
     return False
 
 
-def mount(path: Path) -> None:
-    """Mount a bpffs there unless there is one. Raises EnvironmentFaultError if refused."""
-    path.mkdir(mode=0o700, exist_ok=True)
+def mount(path: Path) -> bool:
+    """Mount a bpffs there unless there is one; returns whether that was needed.
+
+    The directory above must be there. Raises EnvironmentFaultError if refused, and leaves nothing.
+    """
     if is_mounted(path):
-        return
-    if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
+        return False
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
         raise EnvironmentFaultError(
-            f"a bpffs cannot be mounted at {path} ({os.strerror(ctypes.get_errno())}): "
-            "run as root or with CAP_SYS_ADMIN, or have one mounted there"
+            f"cannot make the directory {path}: {error.strerror}"
+        ) from error
+    if _libc.mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700"):
+        reason = os.strerror(ctypes.get_errno())
+        path.rmdir()
+        raise EnvironmentFaultError(
+            f"a bpffs cannot be mounted at {path} ({reason}): run as root or with CAP_SYS_ADMIN, "
+            "or have one mounted there"
         )
+    return True
+
+
+def hold(path: Path) -> int:
+    """Be the only process that works on what is pinned below `path`, for as long as the returned
+    descriptor is open. Raises AlreadyRunningError if there is one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise AlreadyRunningError(
+            f"another switch works on the data plane below {path}: stop it first"
+        ) from error
+    return descriptor
 
 
 def unmount(path: Path) -> bool:

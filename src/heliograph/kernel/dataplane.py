@@ -13,9 +13,11 @@ lost, kernel facts, "Lifetime"); maps of another layout are copied as far as the
 shape, and their folder goes when the new configuration is in force.
 """
 
+import contextlib
 import os
 import shutil
 import struct
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import Self
@@ -32,11 +34,18 @@ _MAPS = (
     "bridges devices rows fdb fdb_learned fdb_removed port_stats mirror_stats instructions "
     "records frames"
 ).split()
-# What is worth carrying from one layout into another, if its shape is the same.
-_CARRIED = "rows fdb fdb_learned fdb_removed".split()
+# What is worth carrying from one layout into another, if its shape is the same; the rows at once,
+# the others when the new configuration is about to be put in force.
+_CARRIED = "fdb fdb_learned fdb_removed port_stats mirror_stats".split()
 
 ROW_BRIDGES, ROW_PORTS = 0, int(Limits.MAX_BRIDGES)
 ROW_MIRRORS = ROW_PORTS + Limits.MAX_PORTS
+# A link's pin, program and hook, in the order of attaching.
+_HOOKS = (
+    ("out", "stub_egress", bpf.ATTACH_TCX_EGRESS),
+    ("in", "stub_ingress", bpf.ATTACH_TCX_INGRESS),
+)
+_CHUNK = 4096  # entries per system call
 _NO_ROW = bytes(16)
 
 
@@ -56,6 +65,8 @@ class DataPlane:
         self._root = root
         self._object = loaded
         self._links = root / "links"
+        self._carried = False
+        self._attached = self._living_links()
         self._maps = {name: loaded.map_fd(name) for name in _MAPS}
         self.counters = Counters.of(self._maps["port_stats"], self._maps["mirror_stats"])
         self.fdb = Fdb(*(self._maps[name] for name in ("fdb", "fdb_learned", "fdb_removed")))
@@ -73,7 +84,9 @@ class DataPlane:
                 f"the data plane below {root} works in another network namespace ({other}): "
                 "start there, or run helio teardown there first"
             )
-        (root / f"namespace-{home_namespace()}").mkdir(exist_ok=True)
+        for path in root.glob("namespace-*"):
+            path.rmdir()  # of a namespace that is gone, or ours
+        (root / f"namespace-{home_namespace()}").mkdir()
         (root / "links").mkdir(exist_ok=True)
         loaded = Object(resources.files(__package__).joinpath("switch.bpf.o").read_bytes())
         loaded.set_constants(".rodata.home", _key(home_namespace()))
@@ -93,21 +106,36 @@ class DataPlane:
         if "programs" not in reuse:
             bpf.pin(loaded.map_fd("programs"), root / "programs")
         plane = cls(root, loaded)
-        plane._carry_over(folder)
+        plane._carry("rows")
         return plane
 
-    def _carry_over(self, folder: Path) -> None:
-        for old in self._root.glob("layout-*"):
-            if old == folder:
-                continue
+    def carry_over(self) -> None:
+        """Take the MAC table and the counters over from maps of another layout, once.
+
+        For just before the first change of this configuration: what the old programs count from
+        then until `take_over` is lost.
+        """
+        if not self._carried:
             for name in _CARRIED:
-                if not (old / name).exists():
-                    continue
-                source = bpf.get(old / name)
+                self._carry(name)
+            self.fdb.recount()
+            self._carried = True
+
+    def _carry(self, name: str) -> None:
+        """Copy a map of every other layout that has one of the same shape."""
+        for old in self._root.glob(f"layout-*/{name}"):
+            if old.parent.name == f"layout-{layouts.LAYOUT}":
+                continue
+            source = bpf.get(old)
+            try:
                 shape = bpf.map_shape(source)
                 if shape == bpf.map_shape(self._maps[name]):
-                    for key, value in bpf.items(source, shape[1], shape[2]):
+                    _, keys, values, _ = shape
+                    if name in ("port_stats", "mirror_stats"):
+                        values = -(-values // 8) * 8 * bpf.cpu_count()
+                    for key, value in bpf.items(source, keys, values, chunk=_CHUNK):
                         bpf.update(self._maps[name], key, value)
+            finally:
                 os.close(source)
 
     def take_over(self) -> None:
@@ -167,26 +195,32 @@ class DataPlane:
         """The device is no port any more."""
         bpf.delete(self._maps["devices"], _key(ifindex))
 
-    def attached(self) -> set[int]:
-        """The devices that have links pinned. Pins of links whose device is gone are removed."""
-        found = set()
+    def attached(self) -> frozenset[int]:
+        """The devices that have some link pinned."""
+        return frozenset(self._attached) | {
+            int(path.name.split("-")[0]) for path in self._links.iterdir()
+        }
+
+    def _living_links(self) -> set[int]:
+        """The devices that have both links pinned. Pins of links whose device is gone are
+        removed."""
+        found: Counter[int] = Counter()
         for path in list(self._links.iterdir()):
             ifindex = int(path.name.split("-")[0])
             link = bpf.get(path)
             alive = bpf.link_ifindex(link) == ifindex
             os.close(link)
             if alive:
-                found.add(ifindex)
+                found[ifindex] += 1
             else:
                 path.unlink()
-        return found
+        return {ifindex for ifindex, links in found.items() if links == len(_HOOKS)}
 
     def attach(self, ifindex: int) -> None:
         """Link the stubs to a device; nothing if they are. OSError as the kernel says it."""
-        for suffix, program, hook in (
-            ("out", "stub_egress", bpf.ATTACH_TCX_EGRESS),
-            ("in", "stub_ingress", bpf.ATTACH_TCX_INGRESS),
-        ):
+        if ifindex in self._attached:
+            return
+        for suffix, program, hook in _HOOKS:
             path = self._links / f"{ifindex}-{suffix}"
             if path.exists():
                 continue
@@ -195,10 +229,12 @@ class DataPlane:
                 bpf.pin(link, path)
             finally:
                 os.close(link)
+        self._attached.add(ifindex)
 
     def detach(self, ifindex: int) -> None:
         """Take the stubs off a device: it is the host's again."""
-        for suffix in ("in", "out"):
+        self._attached.discard(ifindex)
+        for suffix, _, _ in reversed(_HOOKS):
             (self._links / f"{ifindex}-{suffix}").unlink(missing_ok=True)
 
     def map_fd(self, name: str) -> int:
@@ -228,7 +264,22 @@ def linked_devices(root: Path) -> set[int]:
 
 
 def other_namespace(root: Path) -> str | None:
-    """The name of the namespace (namespace-INODE) the data plane works in, if not ours."""
-    ours = f"namespace-{home_namespace()}"
-    others = [path.name for path in root.glob("namespace-*") if path.name != ours]
-    return others[0] if others else None
+    """The name of the namespace (namespace-INODE) the data plane works in, if it is not ours and
+    there still is one."""
+    for path in root.glob("namespace-*"):
+        inode = int(path.name.split("-")[1])
+        if inode != home_namespace() and _namespace_lives(inode):
+            return path.name
+    return None
+
+
+def _namespace_lives(inode: int) -> bool:
+    """Whether a network namespace has a process or a name that we can see."""
+    link = f"net:[{inode}]"
+    if f" {link} " in Path("/proc/self/mountinfo").read_text():
+        return True
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if str((process / "ns/net").readlink()) == link:
+                return True
+    return False

@@ -1,140 +1,200 @@
 # SPDX-License-Identifier: Apache-2.0
 """The switch's process: database and device events in, passes of plan and reconcile, rows out.
 
-One pass takes everything as it stands, so events only say that another is due. The data plane
-forwards whatever happens here: a lost database connection, a failing pass, the end of the process.
+One pass takes everything as it stands, so events only say that another is due. Passes go on with
+the rows last known while the database is away, and telling it never holds them up. The data plane
+forwards whatever happens here: a lost connection, a failing pass, the end of the process.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-from heliograph.errors import HeliographError
+from heliograph.errors import EnvironmentFaultError, HeliographError
 from heliograph.kernel import bpffs
 from heliograph.kernel.dataplane import DataPlane, linked_devices, other_namespace
 from heliograph.kernel.devices import Device, Devices, is_far_end
+from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
-from heliograph.ovsdb.errors import TransactionError
 from heliograph.ovsdb.replica import Replica
 from heliograph.switch import feedback, intent, plan
 from heliograph.switch.feedback import Feedback
-from heliograph.switch.reconcile import Reconciler, Restores
+from heliograph.switch.reconcile import Reconciler
+from heliograph.switch.restores import Restores, put_back
 
 log = logging.getLogger(__name__)
 
 BACK_OFF_SECONDS = (0.1, 5.0)
 SWEEP_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
+
+
+class BackOff:
+    """How long to wait after each failure in a row, in seconds."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """It worked."""
+        self._delay = BACK_OFF_SECONDS[0]
+
+    def next(self) -> float:
+        """It failed once more."""
+        delay, self._delay = self._delay, min(self._delay * 2, BACK_OFF_SECONDS[1])
+        return delay
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connection to the database."""
+
+    client: Client
+    replica: Replica
+    teller: Feedback
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the last pass put in force; `config` is the rows' next_cfg."""
+
+    config: int = 0
+    rows: intent.Intent = field(default_factory=intent.Intent)
+    planned: plan.Plan = field(default_factory=plan.Plan)
+    ports: Mapping[UUID, feedback.Port] = field(default_factory=dict)
 
 
 class Agent:
     """One switch on one database."""
 
-    def __init__(self, remote: str, plane: DataPlane, devices: Devices, rundir: Path) -> None:
+    def __init__(self, remote: str, plane: DataPlane, devices: Devices, restores: Restores) -> None:
         self._remote = remote
         self._plane = plane
         self._devices = devices
-        self._reconciler = Reconciler(plane, devices, rundir)
+        self._reconciler = Reconciler(plane, devices, restores)
+        self._session: Session | None = None
+        self._state: State | None = None
         self._due = asyncio.Event()
-        self._plan = plan.Plan()
-        self._intent = intent.Intent()
-        self._ports: dict[UUID, feedback.Port] = {}
-        self._facts: dict[UUID, Device] = {}
-        self._ready = False
+        self._untold = asyncio.Event()
+        self._chatter = Chatter()
         devices.on_change = lambda names: self._due.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; a database that is away is waited for."""
-        stopping = asyncio.ensure_future(stop.wait())
-        delay = BACK_OFF_SECONDS[0]
-        while not stop.is_set():
-            try:
-                client = await Client.connect(self._remote)
-            except HeliographError as error:
-                log.warning("database: %s; trying again in %.1f s", error, delay)
-                await asyncio.wait({stopping}, timeout=delay)
-                delay = min(delay * 2, BACK_OFF_SECONDS[1])
-                continue
-            delay = BACK_OFF_SECONDS[0]
-            try:
-                await self._serve(client, stopping)
-            except (HeliographError, OSError) as error:
-                log.warning("database: %s", error)
-                await asyncio.wait({stopping}, timeout=delay)
-            finally:
-                await client.close()
+        work = [
+            asyncio.ensure_future(job)
+            for job in (
+                self._stay_connected(),
+                self._follow(),
+                self._tell(),
+                self._report(),
+                self._sweep(),
+                stop.wait(),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # only a bug ends one of them: its traceback ends the process
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
-    async def _serve(self, client: Client, stopping: "asyncio.Future[Any]") -> None:
+    def _complain(self, what: str, error: Exception) -> None:
+        """Log a failure, a repeated one at most once a minute."""
+        text = f"{what}: {error}"
+        count = self._chatter.repeated(text, asyncio.get_running_loop().time())
+        if count:
+            log.warning("%s%s", text, f" ({count} times)" if count > 1 else "")
+
+    async def _stay_connected(self) -> None:
+        back_off = BackOff()
+        while True:
+            try:
+                async with await Client.connect(self._remote, timeout=CONNECT_SECONDS) as client:
+                    self._session = await self._begin(client)
+                    back_off.reset()
+                    self._due.set()
+                    await client.closed
+                    raise HeliographError(f"{self._remote}: the connection was lost")
+            except HeliographError as error:
+                self._complain("database", error)
+            finally:
+                self._session = None
+            await asyncio.sleep(back_off.next())
+
+    async def _begin(self, client: Client) -> Session:
         schema = await client.get_schema()
         tables = {
             table: [column for column in columns if column in schema.tables[table].columns]
             for table, columns in intent.COLUMNS.items()
         }
         replica = await client.monitor(tables, self._due.set)
-        teller = Feedback(replica, self._plane.counters)
-        work = {
-            asyncio.ensure_future(self._follow(client, replica, teller)),
-            asyncio.ensure_future(self._report(client, teller)),
-            asyncio.ensure_future(self._sweep()),
-        }
-        try:
-            done, _ = await asyncio.wait(
-                {*work, stopping, client.closed}, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done & work:
-                task.result()
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+        return Session(client, replica, Feedback(replica, self._plane.counters))
 
-    async def _follow(self, client: Client, replica: Replica, teller: Feedback) -> None:
-        self._due.set()
+    async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
+        back_off = BackOff()
         while True:
             await self._due.wait()
             self._due.clear()
-            waiting = await self._pass(client, replica, teller)
-            if waiting:
-                loop.call_later(feedback.PROBLEM_INTERVAL, self._due.set)
-            if not self._ready:
-                self._ready = True
-                print("ready", flush=True)
+            if self._session is None and self._state is None:
+                continue  # nothing is known yet; what an earlier process set up goes on
+            try:
+                whole = await self._pass()
+            except (HeliographError, OSError) as error:
+                self._complain("the configuration could not be put in force, trying again", error)
+                whole = False
+            if whole:
+                back_off.reset()
+            else:
+                loop.call_later(back_off.next(), self._due.set)
 
-    async def _pass(self, client: Client, replica: Replica, teller: Feedback) -> bool:
-        """Bring everything up to date; returns whether some row must be written a little later."""
-        config = next((r["next_cfg"] for r in replica.tables["Open_vSwitch"].values()), 0)
-        self._intent = intent.read(replica)
-        wanted = plan.devices(self._intent)
-        present, errors = await self._reconciler.prepare(wanted)
-        planned = plan.plan(self._intent, present, errors, self._reconciler.slots)
-        for uuid, text in self._reconciler.apply(planned, present).items():
-            planned.errors[uuid] = text
-        await self._reconciler.release(present)
-        self._log_changes(planned)
-        self._plan = planned
-        await self._look(present)
-        now = asyncio.get_running_loop().time()
-        operations, waiting = teller.explain(self._intent, planned, self._ports, config, now)
-        if operations:
-            await self._write(client, operations)
-        return waiting
+    async def _pass(self) -> bool:
+        """Put the rows as they stand in force; returns whether the kernel took all of it."""
+        old = self._state or State()
+        config, rows = old.config, old.rows
+        if self._session:
+            roots = self._session.replica.tables["Open_vSwitch"].values()
+            config = next((root["next_cfg"] for root in roots), 0)
+            rows = intent.read(self._session.replica)
+        wanted = plan.devices(rows)
+        prepared = await self._reconciler.prepare(wanted)
+        present = prepared.present
+        planned = plan.plan(rows, present, prepared.errors, self._reconciler.slots)
+        for port, text in prepared.remarks.items():
+            planned.complain(port, text)
+        faults = self._reconciler.apply(planned, present)
+        for row, text in faults.items():
+            if row in planned.bridges:
+                planned.complain(row, text)
+            else:
+                planned.errors[row] = text
+        await self._reconciler.release(wanted, present)
+        ports = await self._look(old.ports, planned, present)
+        self._log_changes(old, rows, planned)
+        self._state = State(config, rows, planned, ports)
+        self._untold.set()
+        return not faults
 
-    async def _write(self, client: Client, operations: list[feedback.Operation]) -> None:
-        try:
-            await client.transact(operations)
-        except TransactionError as error:
-            # Rows changed under us; their update is on its way and brings another pass.
-            log.warning("writing to the database failed: %s", error)
-
-    async def _look(self, present: Mapping[UUID, Device]) -> None:
-        """Take in the facts of the working ports' devices, as their users see them."""
+    async def _look(
+        self,
+        old: Mapping[UUID, feedback.Port],
+        planned: plan.Plan,
+        present: Mapping[UUID, Device],
+    ) -> dict[UUID, feedback.Port]:
+        """The facts of the working ports' devices, as their users see them."""
         ports: dict[UUID, feedback.Port] = {}
-        for uuid, number in self._plan.ports.items():
+        for uuid, number in planned.ports.items():
             device = present[uuid]
-            known = self._ports.get(uuid)
+            known = old.get(uuid)
+            if uuid in planned.errors:
+                continue
             if known and known.device == device and known.number == number:
                 ports[uuid] = known
                 if not device.peer_elsewhere and known.user:
@@ -145,7 +205,7 @@ class Agent:
                 ports[uuid] = feedback.Port(number, device, user)
             else:
                 ports[uuid] = await self._existing(number, device)
-        self._ports = ports
+        return ports
 
     async def _existing(self, number: int, device: Device) -> feedback.Port:
         try:
@@ -154,20 +214,21 @@ class Agent:
             return feedback.Port(number, device, None)  # gone meanwhile; its event is on its way
         return feedback.Port(number, device, None, info.speed_bps, info.duplex)
 
-    def _log_changes(self, fresh: plan.Plan) -> None:
+    @staticmethod
+    def _log_changes(state: State, rows: intent.Intent, fresh: plan.Plan) -> None:
         """A change of a row's state is logged once."""
         names = {
             row.uuid: f"{kind} {row.name}"
-            for bridge in self._intent.bridges
-            for kind, rows in (
+            for bridge in rows.bridges
+            for kind, rows_of_kind in (
                 ("bridge", (bridge,)),
                 ("port", bridge.ports),
                 ("interface", tuple(i for p in bridge.ports for i in p.interfaces)),
                 ("mirror", bridge.mirrors),
             )
-            for row in rows
+            for row in rows_of_kind
         }
-        old = self._plan.errors | self._plan.problems
+        old = state.planned.errors | state.planned.problems
         new = fresh.errors | fresh.problems
         for uuid in new.keys() | old.keys():
             if old.get(uuid) == new.get(uuid) or uuid not in names:
@@ -177,50 +238,126 @@ class Agent:
             else:
                 log.info("%s: works now", names[uuid])
 
-    async def _report(self, client: Client, teller: Feedback) -> None:
+    async def _tell(self) -> None:
+        """Write what the last pass found, and say "ready" after the first time."""
+        loop = asyncio.get_running_loop()
+        back_off = BackOff()
+        ready = False
         while True:
-            await asyncio.sleep(self._intent.stats_interval / 1000)
-            operations = teller.statistics(self._plan, self._ports, await self._devices.stats())
-            if operations:
-                await self._write(client, operations)
+            await self._untold.wait()
+            self._untold.clear()
+            session, state = self._session, self._state
+            if session is None or state is None:
+                continue  # the pass that follows a new connection tells everything
+            operations, waiting = session.teller.explain(
+                state.rows, state.planned, state.ports, state.config, loop.time()
+            )
+            if not await self._write(session, operations):
+                loop.call_later(back_off.next(), self._untold.set)
+            else:
+                back_off.reset()
+                if waiting:
+                    loop.call_later(feedback.PROBLEM_INTERVAL, self._untold.set)
+            if not ready:
+                ready = True
+                print("ready", flush=True)
+
+    async def _write(self, session: Session, operations: list[feedback.Operation]) -> bool:
+        if not operations:
+            return True
+        try:
+            await session.client.transact(operations)
+        except HeliographError as error:
+            session.teller.forget()
+            self._complain("writing to the database failed", error)
+            return False
+        return True
+
+    async def _report(self) -> None:
+        while True:
+            interval = self._state.rows.stats_interval if self._state else 1000
+            await asyncio.sleep(interval / 1000)
+            try:
+                counted = await self._devices.stats()
+            except HeliographError as error:
+                self._complain("statistics", error)
+                continue
+            if self._session and self._state:
+                teller, state = self._session.teller, self._state
+                operations = teller.statistics(state.planned, state.ports, counted)
+                await self._write(self._session, operations)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            bridges = dict(self._reconciler.bridges)
-            await asyncio.to_thread(self._plane.fdb.sweep, bridges)
+            if self._state is None:
+                continue  # what is valid is not known yet
+            try:
+                await asyncio.to_thread(self._plane.fdb.sweep, dict(self._reconciler.bridges))
+            except OSError as error:
+                self._complain("the MAC table could not be swept", error)
 
 
 async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) -> None:
     """Be the switch on the database `db` ("unix:PATH") until `stop`.
 
     Prints "ready" when the first plan is live. The data plane goes on afterwards, unless
-    `ephemeral`. Raises HeliographError and its kinds.
+    `ephemeral`. Raises HeliographError and its kinds, and has then made nothing.
     """
-    bpffs.mount(rundir / "bpf")
-    plane = DataPlane.open(rundir / "bpf")
+    if not rundir.is_dir():
+        raise EnvironmentFaultError(f"the run directory {rundir} is not there: make it")
+    root = rundir / "bpf"
+    fresh = bpffs.mount(root)
     try:
-        async with Devices() as devices:
-            await Agent(db, plane, devices, rundir).run(stop)
+        lock = bpffs.hold(root)
+        try:
+            await _work(db, rundir, stop)
+        finally:
+            os.close(lock)
+    except EnvironmentFaultError:
+        if fresh:
+            bpffs.unmount(root)
+        raise
     finally:
-        plane.close()
         if ephemeral:
             for line in await _teardown(rundir):
                 log.info("%s", line)
 
 
+async def _work(db: str, rundir: Path, stop: asyncio.Event) -> None:
+    plane = DataPlane.open(rundir / "bpf")
+    try:
+        async with Devices() as devices:
+            restores = Restores(rundir / "devices.json")
+            await Agent(db, plane, devices, restores).run(stop)
+    finally:
+        plane.close()
+
+
 async def _teardown(rundir: Path) -> list[str]:
     root = rundir / "bpf"
-    other = other_namespace(root) if root.exists() else None
-    if other:
-        raise HeliographError(
-            f"the data plane of {rundir} works in another network namespace ({other}): "
-            "run helio teardown there"
-        )
+    if not bpffs.is_mounted(root):
+        return await _undo(rundir)
+    lock = bpffs.hold(root)
+    try:
+        other = other_namespace(root)
+        if other:
+            raise HeliographError(
+                f"the data plane of {rundir} works in another network namespace ({other}): "
+                "run helio teardown there"
+            )
+        return await _undo(rundir)
+    finally:
+        os.close(lock)
+
+
+async def _undo(rundir: Path) -> list[str]:
+    root = rundir / "bpf"
     lines: list[str] = []
-    linked = linked_devices(root)
     restores = Restores(rundir / "devices.json")
     async with Devices() as devices:
+        linked = linked_devices(root)
+        linked |= {devices.by_name[n].ifindex for n in restores.making if n in devices.by_name}
         ours = [i for i in linked if i in devices.by_index and is_far_end(devices.by_index[i])]
         names = []
         for ifindex in ours:
@@ -229,10 +366,12 @@ async def _teardown(rundir: Path) -> list[str]:
         if ours:
             await devices.delete(*ours)
         lines += [f"internal port {name} deleted" for name in sorted(names)]
-        for restore in restores:
-            await devices.release(restore)
-            restores.drop(restore.ifindex)
-            lines.append(f"device {restore.name} put back as it was found")
+        for found in restores:
+            try:
+                await put_back(devices, found)
+                lines.append(f"device {found.restore.name} put back as it was found")
+            except HeliographError as error:
+                lines.append(f"device {found.restore.name} was not put back: {error}")
     if bpffs.unmount(root):
         lines.append(f"data plane below {root} removed")
     (rundir / "devices.json").unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Only what differs from what stands in the database is written: for columns that 
 monitors it looks there, for the others at what it wrote last.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,19 @@ class Writer:
         where = [["_uuid", "==", ["uuid", str(uuid)]]]
         return [{"op": "mutate", "table": table, "where": where, "mutations": mutations}]
 
+    def has_written(self, uuid: UUID, column: str) -> bool:
+        """Whether the column was set over this connection."""
+        return (uuid, column) in self._written
+
+    def knows(self, uuid: UUID, column: str) -> bool:
+        """Whether a column of a row has been written, with anything but nothing."""
+        return bool(self._written.get((uuid, column)))
+
+    def forget(self) -> None:
+        """What was written last did not arrive: look at nothing but the rows again."""
+        self._written.clear()
+        self._problem_times.clear()
+
     def forget_gone(self) -> None:
         """Drop what is remembered of rows that are gone."""
         alive = {uuid for table in self.replica.tables.values() for uuid in table}
@@ -129,7 +143,7 @@ _FRAME_REASONS = (
 ).split()
 
 
-def _interface_columns(port: Port, statistics: dict[str, int]) -> Columns:
+def _device_columns(port: Port) -> Columns:
     seen = port.user or port.device
     return {
         "ifindex": seen.ifindex,
@@ -140,7 +154,6 @@ def _interface_columns(port: Port, statistics: dict[str, int]) -> Columns:
         "link_resets": seen.carrier_changes,
         "link_speed": port.link_speed,
         "duplex": port.duplex,
-        "statistics": dict(sorted(statistics.items())),
     }
 
 
@@ -158,12 +171,17 @@ _NO_DEVICE: Columns = {
 
 
 class Feedback:
-    """Composes the transactions of one database connection."""
+    """Composes the transactions of one database connection. What it composes counts as written
+    until `forget` says that it did not arrive."""
 
     def __init__(self, replica: Replica, counters: Counters) -> None:
         self._replica = replica
         self._counters = counters
         self._writer = Writer(replica)
+
+    def forget(self) -> None:
+        """The last transaction failed: write anew whatever it may have held."""
+        self._writer.forget()
 
     def explain(
         self, intent: Intent, plan: Plan, ports: Mapping[UUID, Port], config: int, now: float
@@ -198,15 +216,23 @@ class Feedback:
         return operations, waiting
 
     def _interface(
-        self, uuid: UUID, plan: Plan, ports: Mapping[UUID, Port], device: DeviceStats | None = None
+        self,
+        uuid: UUID,
+        plan: Plan,
+        ports: Mapping[UUID, Port],
+        devices: Mapping[int, DeviceStats] | None = None,
     ) -> list[Operation]:
+        """State of an Interface; its counters if `devices` is given, or when they are the first."""
         error = plan.errors.get(uuid)
         columns: Columns = {"ofport": -1 if error else plan.ofports[uuid], "error": error}
         port = ports.get(uuid)
         if port is None:
             return self._writer.update("Interface", uuid, columns | _NO_DEVICE)
-        statistics = interface_statistics(self._counters.port(port.number), device)
-        columns |= _interface_columns(port, statistics)
+        columns |= _device_columns(port)
+        if devices is not None or not self._writer.has_written(uuid, "statistics"):
+            device = (devices or {}).get(port.device.ifindex)
+            statistics = interface_statistics(self._counters.port(port.number), device)
+            columns["statistics"] = dict(sorted(statistics.items()))
         return self._writer.update("Interface", uuid, columns)
 
     def _mirror(self, uuid: UUID, plan: Plan) -> list[Operation]:
@@ -220,8 +246,8 @@ class Feedback:
     ) -> list[Operation]:
         """The counters as they are now, in one transaction."""
         operations: list[Operation] = []
-        for uuid, port in ports.items():
-            operations += self._interface(uuid, plan, ports, devices.get(port.device.ifindex))
+        for uuid in ports:
+            operations += self._interface(uuid, plan, ports, devices)
         for uuid in plan.slots.mirrors:
             operations += self._mirror(uuid, plan)
         return operations
@@ -282,7 +308,14 @@ def live(rundir: Path) -> LiveCounters | None:
         )
     except OSError:
         return None
-    counters = Counters.of(ports, mirrors)
+    try:
+        return _live(rows, Counters.of(ports, mirrors))
+    finally:
+        for fd in (rows, ports, mirrors):
+            os.close(fd)
+
+
+def _live(rows: int, counters: Counters) -> LiveCounters:
     return LiveCounters(
         {
             row: mirror_statistics(counters.mirror(slot))

@@ -6,7 +6,7 @@ here raises.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from heliograph.ovsdb.replica import Replica, Row
@@ -212,3 +212,35 @@ def read(replica: Replica) -> Intent:
         )
         return Intent(tuple(_bridge(replica, bridges[key]) for key in root["bridges"]), interval)
     return Intent()
+
+
+def without_repeats(intent: Intent) -> tuple[Intent, dict[UUID, str]]:
+    """The same, with every Port row on one bridge only and every Interface row in one port.
+
+    The schema allows more, but one device cannot be two ports: the first one has it. Also
+    returns what is to be said of the others, by Port row.
+    """
+    homes: dict[UUID, str] = {}
+    says: dict[UUID, str] = {}
+    bridges = []
+    for bridge in intent.bridges:
+        ports = []
+        for port in bridge.ports:
+            if port.uuid in homes:
+                says[port.uuid] = (
+                    f"is on bridge {bridge.name} too, where it does not forward: "
+                    f"remove it from bridge {bridge.name} or {homes[port.uuid]} ports"
+                )
+                continue
+            shared = [i.name for i in port.interfaces if i.uuid in homes]
+            if shared:
+                says[port.uuid] = (
+                    f"does not forward: interface {shared[0]} is another port's already, "
+                    "an interface belongs to one port"
+                )
+                continue
+            homes[port.uuid] = bridge.name
+            homes |= {interface.uuid: bridge.name for interface in port.interfaces}
+            ports.append(port)
+        bridges.append(replace(bridge, ports=tuple(ports)))
+    return replace(intent, bridges=tuple(bridges)), says

@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from heliograph.kernel.devices import FAR_NAME, NAME_SIZE
 from heliograph.kernel.layouts import Limits, VlanMode
 from heliograph.kernel.links import Device
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 from heliograph.switch import mirrors
-from heliograph.switch.intent import Bridge, Intent, Interface, Port
+from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
 
 INTERNAL_TYPES = {"internal"}
 EXISTING_TYPES = {"", "system"}
@@ -35,8 +36,9 @@ class Internal:
     """An internal port's device pair, wanted: the user's end is `name`, ours `far_name`."""
 
     uuid: UUID
+    port: UUID
     name: str
-    mac: str
+    mac: str | None
     mtu_request: int | None
     bridge: str
 
@@ -45,12 +47,20 @@ class Internal:
         """Our end's name: 15 characters at most, and nobody else's."""
         return f"hg{self.uuid.hex[:12]}"
 
+    @property
+    def stable_mac(self) -> str:
+        """A locally administered address that is the same whenever the device is made again."""
+        octets = bytearray(self.uuid.bytes[-6:])
+        octets[0] = octets[0] & 0xFC | 0x02
+        return octets.hex(":")
+
 
 @dataclass(frozen=True, slots=True)
 class Existing:
     """A device of the host's that shall become a port."""
 
     uuid: UUID
+    port: UUID
     name: str
     mtu_request: int | None
     bridge: str
@@ -79,8 +89,7 @@ class Plan:
     """Desired state of the data plane, and what to write into the rows.
 
     `ports` gives the Port row's number for each Interface row that works; `ofports` and `errors`
-    are by Interface UUID; `problems` (heliograph-error) by UUID of a Bridge, Port or Mirror row;
-    `idle` are mirrors that are off.
+    are by Interface UUID; `problems` (heliograph-error) by UUID of a Bridge, Port or Mirror row.
     """
 
     bridges: dict[UUID, BridgeEntry] = field(default_factory=dict)
@@ -94,13 +103,6 @@ class Plan:
         """Add a sentence to a row's problems."""
         known = self.problems.get(row)
         self.problems[row] = f"{known}; {text}" if known else text
-
-
-def stable_mac(row: UUID) -> str:
-    """A locally administered address that is the same whenever the device is made again."""
-    octets = bytearray(row.bytes[-6:])
-    octets[0] = octets[0] & 0xFC | 0x02
-    return octets.hex(":")
 
 
 def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int]) -> dict[UUID, int]:
@@ -123,38 +125,53 @@ def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int])
     return kept
 
 
+def _unfit(name: str) -> str | None:
+    """Why no device can have a name."""
+    if FAR_NAME.fullmatch(name):
+        return f"{name}: names of this form are the switch's own, choose another"
+    if len(name.encode()) > NAME_SIZE:
+        return f"{name}: device names have at most {NAME_SIZE} bytes, choose a shorter one"
+    return None
+
+
 def devices(intent: Intent) -> DevicePlan:
     """Which devices must be there."""
     wanted = DevicePlan({}, {}, {})
-    for bridge in intent.bridges:
+    for bridge in without_repeats(intent)[0].bridges:
         for port in bridge.ports:
             for interface in port.interfaces:
-                if len(port.interfaces) > 1:
-                    wanted.errors[interface.uuid] = (
-                        f"port {port.name} has several interfaces: bonds are not supported yet, "
-                        "give each interface a port of its own"
-                    )
-                elif interface.type in INTERNAL_TYPES or interface.name == bridge.name:
-                    mac = interface.mac or (
-                        bridge.hwaddr if interface.name == bridge.name else None
-                    )
-                    wanted.internal[interface.uuid] = Internal(
-                        interface.uuid,
-                        interface.name,
-                        mac or stable_mac(interface.uuid),
-                        interface.mtu_request,
-                        bridge.name,
-                    )
-                elif interface.type in EXISTING_TYPES:
-                    wanted.existing[interface.uuid] = Existing(
-                        interface.uuid, interface.name, interface.mtu_request, bridge.name
-                    )
-                else:
-                    wanted.errors[interface.uuid] = (
-                        f"interface type {interface.type!r} is not supported yet: "
-                        'use "internal", or "" for a device that exists'
-                    )
+                _device(wanted, bridge, port, interface)
     return wanted
+
+
+def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface) -> None:
+    """Add the device of one interface to what is wanted, or why there is none."""
+    unfit = _unfit(interface.name)
+    if len(port.interfaces) > 1:
+        wanted.errors[interface.uuid] = (
+            f"port {port.name} has several interfaces: bonds are not supported yet, "
+            "give each interface a port of its own"
+        )
+    elif unfit:
+        wanted.errors[interface.uuid] = unfit
+    elif interface.type in INTERNAL_TYPES or interface.name == bridge.name:
+        wanted.internal[interface.uuid] = Internal(
+            interface.uuid,
+            port.uuid,
+            interface.name,
+            interface.mac or (bridge.hwaddr if interface.name == bridge.name else None),
+            interface.mtu_request,
+            bridge.name,
+        )
+    elif interface.type in EXISTING_TYPES:
+        wanted.existing[interface.uuid] = Existing(
+            interface.uuid, port.uuid, interface.name, interface.mtu_request, bridge.name
+        )
+    else:
+        wanted.errors[interface.uuid] = (
+            f"interface type {interface.type!r} is not supported yet: "
+            'use "internal", or "" for a device that exists'
+        )
 
 
 def _generation(bridge: Bridge, port: Port) -> int:
@@ -211,10 +228,10 @@ class _Planner:
     def __init__(
         self, intent: Intent, present: Mapping[UUID, Device], errors: Mapping[UUID, str], old: Slots
     ) -> None:
-        self.intent = intent
+        self.intent, repeats = without_repeats(intent)
         self.present = present
         self.old = old
-        self.plan = Plan(errors=dict(errors))
+        self.plan = Plan(errors=dict(errors), problems=repeats)
 
     def run(self) -> Plan:
         bridges = assign(
@@ -238,6 +255,8 @@ class _Planner:
     def _too_many_bridges(self, bridge: Bridge) -> None:
         text = f"there are {Limits.MAX_BRIDGES} bridges already: delete one for {bridge.name}"
         self.plan.complain(bridge.uuid, text)
+        for mirror in bridge.mirrors:
+            self.plan.complain(mirror.uuid, f"off, because {text}")
         for port in bridge.ports:
             for interface in port.interfaces:
                 self._fail(interface, text)

@@ -6,65 +6,41 @@ bridge is switched over at once; only then devices that are ports no longer go. 
 idempotent, so a pass that was cut short, or a new process, just does the rest.
 """
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import ROW_BRIDGES, ROW_MIRRORS, ROW_PORTS, DataPlane
-from heliograph.kernel.devices import Device, Devices, Restore, is_far_end
+from heliograph.kernel.devices import Device, Devices, is_far_end
 from heliograph.kernel.layouts import Limits
 from heliograph.kernel.snapshot import BridgeEntry
 from heliograph.switch.plan import DevicePlan, Existing, Internal, Plan, Slots
+from heliograph.switch.restores import Found, Restores, put_back
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MTU = 1500
 
 
-class Restores:
-    """What existing devices were like before they became ports; survives a crash."""
+@dataclass(slots=True)
+class Prepared:
+    """The devices that are there, and why others are not, by Interface row; `remarks` are of
+    Port rows that work, though not everything asked of their device could be done."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[int, Restore] = {}
-        if path.exists():
-            for record in json.loads(path.read_text()):
-                restore = Restore(**record)
-                self._known[restore.ifindex] = restore
-
-    def __contains__(self, ifindex: int) -> bool:
-        return ifindex in self._known
-
-    def __iter__(self) -> Iterator[Restore]:
-        return iter(list(self._known.values()))
-
-    def add(self, restore: Restore) -> None:
-        """Remember how a device was found; call before changing it."""
-        self._known[restore.ifindex] = restore
-        self._write()
-
-    def drop(self, ifindex: int) -> None:
-        """The device is as it was, or gone."""
-        if self._known.pop(ifindex, None):
-            self._write()
-
-    def _write(self) -> None:
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps([asdict(restore) for restore in self._known.values()]))
-        fresh.rename(self._path)
+    present: dict[UUID, Device] = field(default_factory=dict)
+    errors: dict[UUID, str] = field(default_factory=dict)
+    remarks: dict[UUID, str] = field(default_factory=dict)
 
 
 class Reconciler:
     """The data plane and the devices of one switch."""
 
-    def __init__(self, plane: DataPlane, devices: Devices, rundir: Path) -> None:
+    def __init__(self, plane: DataPlane, devices: Devices, restores: Restores) -> None:
         self._plane = plane
         self._devices = devices
-        self._restores = Restores(rundir / "devices.json")
+        self._restores = restores
         self._made: dict[UUID, tuple[Internal, int]] = {}
         self._bridges: dict[int, BridgeEntry] = {}
         self.slots = Slots(
@@ -80,24 +56,44 @@ class Reconciler:
 
     # Devices.
 
-    async def prepare(self, wanted: DevicePlan) -> tuple[dict[UUID, Device], dict[UUID, str]]:
-        """Have the wanted devices there. Returns those that are, and why others are not."""
-        present: dict[UUID, Device] = {}
-        errors = dict(wanted.errors)
+    async def prepare(self, wanted: DevicePlan) -> Prepared:
+        """Have the wanted devices there."""
+        done = Prepared(errors=dict(wanted.errors))
         for uuid, existing in wanted.existing.items():
             try:
-                present[uuid] = await self._take(existing)
+                device = done.present[uuid] = await self._take(existing)
             except HeliographError as error:
-                errors[uuid] = str(error)
-        mtus = self._smallest_mtus(wanted, present)
+                done.errors[uuid] = str(error)
+                continue
+            try:
+                await self._request_mtu(device, existing.mtu_request)
+            except HeliographError as error:
+                done.remarks[existing.port] = f"mtu_request has no effect: {error}"
+            done.present[uuid] = self._devices.by_index.get(device.ifindex, device)
+        self._restores.making = (
+            *self._restores.making,
+            *(
+                internal.far_name
+                for internal in wanted.internal.values()
+                if internal.far_name not in self._devices.by_name
+                and internal.far_name not in self._restores.making
+            ),
+        )
+        mtus = self._smallest_mtus(wanted, done.present)
         for uuid, internal in wanted.internal.items():
             try:
-                present[uuid] = await self._make(internal, mtus.get(internal.bridge))
+                far = await self._make(internal, mtus.get(internal.bridge))
             except HeliographError as error:
-                errors[uuid] = str(error)
+                done.errors[uuid] = str(error)
+                continue
+            try:
+                await self._retune(internal, far, mtus.get(internal.bridge))
+            except HeliographError as error:
+                done.remarks[internal.port] = f"not applied: {error}"
+            done.present[uuid] = self._devices.by_name.get(internal.far_name, far)
         for uuid in self._made.keys() - wanted.internal.keys():
             del self._made[uuid]
-        return present, errors
+        return done
 
     async def _take(self, existing: Existing) -> Device:
         device = self._devices.by_name.get(existing.name)
@@ -106,17 +102,31 @@ class Reconciler:
                 f"could not open network device {existing.name} (No such device): create it and "
                 "the port comes alive, or set type=internal to have it made"
             )
-        if device.ifindex not in self._restores:
-            refusal = self._devices.why_not(device)
-            if refusal:
-                raise HeliographError(refusal)
-            self._restores.add(await self._devices.as_found(device.ifindex))
+        found = self._restores.get(device.ifindex)
+        if found and device.name != found.restore.name and device.mac != found.restore.mac:
+            found = None  # another device has the number now
+        refusal = self._devices.why_not(device)
+        if refusal:
+            raise HeliographError(refusal)
+        if found is None:
+            self._restores.add(Found(await self._devices.as_found(device.ifindex)))
+        if found is None or not device.promiscuous:
             await self._devices.take(device.ifindex)
-        elif device.master:
-            raise HeliographError(self._devices.why_not(device) or f"{device.name} has a master")
-        if existing.mtu_request and device.mtu != existing.mtu_request:
-            await self._devices.set_mtu(device.ifindex, existing.mtu_request)
-        return self._devices.by_name.get(existing.name, device)
+        return self._devices.by_index.get(device.ifindex, device)
+
+    async def _request_mtu(self, device: Device, wanted: int | None) -> None:
+        """Follow mtu_request; without it the device has the MTU it had before there was one."""
+        found = self._restores.get(device.ifindex)
+        if found is None:
+            return
+        if wanted and device.mtu != wanted:
+            before = found.mtu or device.mtu
+            self._restores.add(replace(found, mtu=before, mtu_set=wanted))
+            await self._devices.set_mtu(device.ifindex, wanted)
+        elif not wanted and found.mtu:
+            if device.mtu == found.mtu_set:
+                await self._devices.set_mtu(device.ifindex, found.mtu)
+            self._restores.add(replace(found, mtu=0, mtu_set=0))
 
     @staticmethod
     def _smallest_mtus(wanted: DevicePlan, present: Mapping[UUID, Device]) -> dict[str, int]:
@@ -129,42 +139,57 @@ class Reconciler:
         return smallest
 
     async def _make(self, internal: Internal, smallest: int | None) -> Device:
-        mtu = internal.mtu_request or smallest or DEFAULT_MTU
+        """Our end of an internal port's pair, made if need be with defaults that work."""
         far = self._devices.by_name.get(internal.far_name)
+        if far is not None:
+            return far
+        mac, mtu = internal.stable_mac, smallest or DEFAULT_MTU
+        user, far = await self._devices.create_internal(
+            internal.name, internal.far_name, str(internal.uuid), mac, mtu
+        )
+        self._made[internal.uuid] = (replace(internal, mac=mac, mtu_request=None), mtu)
+        log.info("internal port %s made (our end is %s)", user.name, far.name)
+        return far
+
+    async def _retune(self, internal: Internal, far: Device, smallest: int | None) -> None:
+        """Follow a change of the wanted MAC or MTU; what the user has set himself stays his.
+
+        Of a pair that an earlier process made it is not known what that one wanted: what the
+        row asks for is set, and an MTU that is too large for the bridge.
+        """
+        mtu = internal.mtu_request or smallest or DEFAULT_MTU
         known = self._made.get(internal.uuid)
-        if far is None:
-            user, far = await self._devices.create_internal(
-                internal.name, internal.far_name, str(internal.uuid), internal.mac, mtu
-            )
-            log.info("internal port %s made (our end is %s)", user.name, far.name)
-        elif known and known != (internal, mtu):
-            await self._retune(internal, far, known, mtu)
-        self._made[internal.uuid] = (internal, mtu)
-        return self._devices.by_name.get(internal.far_name, far)
-
-    async def _retune(
-        self, internal: Internal, far: Device, known: tuple[Internal, int], mtu: int
-    ) -> None:
-        """Follow a change of the wanted MAC or MTU; what the user has set himself stays his."""
         user = None if far.peer_elsewhere else self._devices.by_index.get(far.peer)
-        if user is None:
+        if known == (internal, mtu) or user is None:
             return
-        if internal.mac != known[0].mac:
-            await self._devices.set_mac(user.ifindex, internal.mac)
-        if mtu != known[1] and (internal.mtu_request or user.mtu == known[1]):
+        mac = internal.mac or (internal.stable_mac if known and known[0].mac else None)
+        if mac and mac.lower() != user.mac and not (known and known[0].mac == internal.mac):
+            await self._devices.set_mac(user.ifindex, mac)
+        ours = user.mtu == known[1] if known else smallest is not None and user.mtu > smallest
+        if user.mtu != mtu and (internal.mtu_request or ours):
             await self._devices.set_mtu(user.ifindex, mtu)
+        self._made[internal.uuid] = (internal, mtu)
 
-    async def release(self, present: Mapping[UUID, Device]) -> None:
+    async def release(self, wanted: DevicePlan, present: Mapping[UUID, Device]) -> None:
         """Let go of every device that is a port no longer: ours are deleted, others put back."""
+        self._restores.making = ()
         kept = {device.ifindex for device in present.values()}
-        leaving = [i for i in self._plane.devices() if i not in kept]
+        leaving = [
+            i for i in self._plane.devices().keys() | self._plane.attached() if i not in kept
+        ]
         for ifindex in leaving:
             self._plane.detach(ifindex)
             self._plane.forget_device(ifindex)
         await self._delete(leaving)
-        for restore in self._restores:
-            if restore.ifindex not in kept:
-                await self._put_back(restore)
+        names = {existing.name for existing in wanted.existing.values()}
+        for found in self._restores:
+            restore = found.restore
+            if restore.ifindex in kept:
+                continue
+            away = restore.ifindex not in self._devices.by_index
+            if away and restore.name in names and restore.name not in self._devices.by_name:
+                continue  # moved to another namespace it is still ours when it returns
+            await self._put_back(found)
 
     async def _delete(self, ifindexes: Iterable[int]) -> None:
         ours = [i for i in ifindexes if i in self._devices.by_index]
@@ -172,43 +197,51 @@ class Reconciler:
         if ours:
             await self._devices.delete(*ours)
 
-    async def _put_back(self, restore: Restore) -> None:
+    async def _put_back(self, found: Found) -> None:
         try:
-            await self._devices.release(restore)
+            await put_back(self._devices, found)
         except HeliographError as error:
-            log.warning("device %s was not put back as found: %s", restore.name, error)
-        self._restores.drop(restore.ifindex)
+            log.warning("device %s was not put back as found: %s", found.restore.name, error)
+        self._restores.drop(found.restore.ifindex)
 
     # The data plane.
 
     def apply(self, plan: Plan, present: Mapping[UUID, Device]) -> dict[UUID, str]:
-        """Put the plan in force; returns Interface rows whose device could not be attached."""
+        """Put the plan in force; returns what the kernel refused, by Bridge or Interface row.
+
+        A bridge that is refused keeps its old configuration, and the others go on. OSError is
+        raised when nothing can be done at all.
+        """
+        self._plane.carry_over()
         self._claim(plan.slots)
-        for bridge in plan.bridges.values():
+        faults: dict[UUID, str] = {}
+        for uuid, bridge in plan.bridges.items():
             if self._bridges.get(bridge.slot) != bridge:
-                self._plane.switch_over(bridge)
+                try:
+                    self._plane.switch_over(bridge)
+                except OSError as error:
+                    faults[uuid] = f"the kernel refused this configuration, trying again: {error}"
+                    continue
                 self._bridges[bridge.slot] = bridge
         gone = set(self.slots.bridges.values()) | self._bridges.keys()
         for slot in gone - {bridge.slot for bridge in plan.bridges.values()}:
             self._plane.clear_bridge(slot)
             self._bridges.pop(slot, None)
-        errors = self._attach(plan, present)
+        faults |= self._attach(plan, present)
         self._plane.take_over()
         self._free(plan.slots)
         self.slots = plan.slots
-        return errors
+        return faults
 
     def _attach(self, plan: Plan, present: Mapping[UUID, Device]) -> dict[UUID, str]:
         errors: dict[UUID, str] = {}
-        known, attached = self._plane.devices(), self._plane.attached()
+        known = self._plane.devices()
         homes = {p.number: b.slot for b in plan.bridges.values() for p in b.ports}
         for uuid, number in plan.ports.items():
             ifindex = present[uuid].ifindex
-            if known.get(ifindex) != (homes[number], number):
-                self._plane.set_device(ifindex, homes[number], number)
-            if ifindex in attached:
-                continue
             try:
+                if known.get(ifindex) != (homes[number], number):
+                    self._plane.set_device(ifindex, homes[number], number)
                 self._plane.attach(ifindex)
             except OSError as error:
                 errors[uuid] = f"{present[uuid].name}: the data plane cannot be attached: {error}"
