@@ -37,7 +37,7 @@ def check_capabilities(mounts: bool, status: str | None = None) -> None:
     missing = [name for name in needed if not effective >> CAPABILITIES[name] & 1]
     if missing:
         raise EnvironmentFaultError(
-            f"missing {' and '.join(missing)}: run as root, or with these capabilities"
+            f"missing {', '.join(missing)}: run as root, or with these capabilities"
         )
 
 

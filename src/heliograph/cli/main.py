@@ -152,12 +152,18 @@ def main(words: Sequence[str] | None = None) -> int:
     Whatever is no HeliographError is our bug and ends in a traceback.
     """
     try:
-        return _dispatch(sys.argv[1:] if words is None else words)
+        code = _dispatch(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return code
     except HeliographError as error:
         print(f"helio: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

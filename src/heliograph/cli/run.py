@@ -21,6 +21,7 @@ from pathlib import Path
 
 from heliograph.cli import environment, rundir
 from heliograph.errors import AlreadyRunningError, HeliographError
+from heliograph.log import Chatter
 
 LOG = logging.getLogger(__name__)
 OVS_SOCKET = Path("/var/run/openvswitch/db.sock")
@@ -139,6 +140,7 @@ class Supervisor:
         self._answered = False  # the database, once
         self._ready = False  # the switch, once
         self._stopping = False
+        self._chatter = Chatter()
         self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -170,7 +172,10 @@ class Supervisor:
             # Before its first start succeeded, a database that fails does so for its file.
             if not started and (code in HOPELESS or (child is self._database and code > 0)):
                 return code
-            LOG.error("the %s ended with %s; starting it again", child.name, _spoken(code))
+            times = self._chatter.repeated((child.name, code), now)
+            if times:
+                count = f" ({times} times)" if times > 1 else ""
+                LOG.error("the %s ended with %s%s: started again", child.name, _spoken(code), count)
         if not self._answered and _answers(self._socket):
             self._answered = True
             self._switch.start_at = now

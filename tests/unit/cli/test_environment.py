@@ -21,7 +21,7 @@ def without(*bits: int) -> str:
         (without(39), True, "CAP_BPF"),
         (without(12), True, "CAP_NET_ADMIN"),
         (without(21), True, "CAP_SYS_ADMIN"),
-        (without(12, 39), False, "CAP_BPF and CAP_NET_ADMIN"),
+        (without(12, 39), False, "CAP_BPF, CAP_NET_ADMIN"),
     ],
 )
 def test_missing_capabilities_are_named(status: str, mounts: bool, missing: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words of `helio`, exit codes, and what a process does not import."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,17 @@ def test_teardown_refuses_while_the_switch_runs(
     with rundir.unheld(tmp_path):
         assert main(["teardown", f"--rundir={tmp_path}"]) == 3
     assert "is held by process" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_of_ours() -> None:
+    command = [sys.executable, "-m", "heliograph.cli.main", "vsctl", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        result = subprocess.run(
+            command, stdout=output, stderr=subprocess.PIPE, timeout=20, check=False
+        )
+    assert (result.returncode, result.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_dead_child_is_started_again_and_ready_is_said_once(scene: Scene) -> N
     process.send_signal(signal.SIGINT)
     rest, log = process.communicate(timeout=PATIENCE)
     assert (process.returncode, rest) == (0, "")
-    assert "the switch ended with SIGKILL; starting it again" in log
+    assert "the switch ended with SIGKILL: started again" in log
 
 
 def test_children_die_with_a_killed_supervisor(scene: Scene) -> None:
