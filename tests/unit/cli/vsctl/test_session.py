@@ -103,9 +103,12 @@ def test_reading_and_changing_nothing_wait_for_nobody(helio: Helio) -> None:
     assert helio("get", "open", ".", "next_cfg") == (0, "0\n", "")
 
 
+@pytest.mark.parametrize("before", [[], ["here"]], ids=str)
 def test_a_conflict_runs_the_line_again(
-    server: stock.Server, helio: Helio, monkeypatch: pytest.MonkeyPatch
+    server: stock.Server, helio: Helio, monkeypatch: pytest.MonkeyPatch, before: list[str]
 ) -> None:
+    for name in before:
+        assert server.vsctl("--no-wait", "add-br", name).returncode == 0
     commits: list[None] = []
     original = session._Session._commit
 
@@ -118,7 +121,7 @@ def test_a_conflict_runs_the_line_again(
     monkeypatch.setattr(session._Session, "_commit", after_another)
     assert helio("--no-wait", "add-br", "ours") == (0, "", "")
     assert len(commits) == 2
-    assert server.vsctl("list-br").stdout == "ours\ntheirs\n"
+    assert server.vsctl("list-br").stdout.split() == [*before, "ours", "theirs"]
 
 
 def test_a_conflict_may_turn_into_an_error(
