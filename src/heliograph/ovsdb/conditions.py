@@ -133,6 +133,7 @@ def _argument_type(column: Column, function: str, syntax: Json) -> ColumnType:
                 f"{column.name} of type {column_type}.",
                 syntax,
             )
+        return column_type.bounded(1, 1)
     if column_type.is_scalar:
         return column_type
     if function == "includes":

@@ -195,7 +195,7 @@ def _table(method: str, schema: TableSchema, json: Json) -> MonitoredTable:
         if "columns" in request:
             names: Iterable[str] = conditions.columns_json(schema, request["columns"])
         else:
-            names = schema.columns  # RFC 7047 section 4.1.5: all columns but _uuid
+            names = ("_version", *schema.columns)  # RFC 7047 section 4.1.5: all but _uuid
         columns += [MonitoredColumn(name, schema.column(name).type, kinds) for name in names]
         if "where" in request:
             condition = conditions.parse(schema, request["where"], every=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from heliograph.ovsdb.errors import Json
@@ -13,7 +14,7 @@ from heliograph.ovsdb.types import Datum
 from heliograph.ovsdb.values import Value, make_uuid, to_python
 
 
-class Row(Mapping[str, Value]):
+class Row(Mapping[str, Any]):
     """One row as it was when it was looked at; a change makes a new Row.
 
     Values are as values.py has them and made when first asked for: most updates are
@@ -32,7 +33,7 @@ class Row(Mapping[str, Value]):
     def table(self) -> str:
         return self._schema.name
 
-    def __getitem__(self, column: str) -> Value:
+    def __getitem__(self, column: str) -> Any:
         """The column's value; KeyError if it is not monitored."""
         if column not in self._values:
             datum = self._data[column]

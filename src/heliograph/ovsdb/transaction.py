@@ -54,7 +54,9 @@ class Transaction:
         return table.rows[row]
 
     def delete(self, table: Table, row: str) -> None:
-        self._before.setdefault(table.name, {}).setdefault(row, table.rows[row])
+        touched = self._before.setdefault(table.name, {})
+        if touched.setdefault(row, table.rows[row]) is None:
+            del touched[row]  # inserted by this transaction: as if it had never been
         del table.rows[row]
 
     def abort(self) -> None:
@@ -112,7 +114,7 @@ class Transaction:
             for row, old in rows.items():
                 new = table.rows.get(row)
                 for column in table.schema.strong:
-                    for target in self._shift(column, old, new):
+                    for target in self._shift((name, row), column, old, new):
                         sources[target] = (name, column.name, row)
                 if old is None and not table.schema.is_root:
                     self._unreferenced.append((name, row))
@@ -132,8 +134,13 @@ class Transaction:
                         f"cannot delete {name} row {row} because of {count} remaining reference(s)",
                     )
 
-    def _shift(self, column: Column, old: Row | None, new: Row | None) -> list[RowKey]:
-        """Moves the reference counts from `old` to `new`; returns the new targets."""
+    def _shift(
+        self, source: RowKey, column: Column, old: Row | None, new: Row | None
+    ) -> list[RowKey]:
+        """Moves the reference counts from `old` to `new`; returns the new targets.
+
+        A row's reference to itself does not count: it would never be garbage.
+        """
         before = () if old is None else old[column.name]
         after = () if new is None else new[column.name]
         if before is after:
@@ -144,10 +151,12 @@ class Transaction:
         else:
             lost, gained = _strong_targets(column, before), _strong_targets(column, after)
         for target in lost:
-            self._references[target] -= 1
-            self._unreferenced.append(target)
+            if target != source:
+                self._references[target] -= 1
+                self._unreferenced.append(target)
         for target in gained:
-            self._references[target] += 1
+            if target != source:
+                self._references[target] += 1
         return gained
 
     def _count(self, table: Table, row: str) -> int:
@@ -163,7 +172,7 @@ class Transaction:
             old = table.rows[row]
             self.delete(table, row)
             for column in table.schema.strong:
-                self._shift(column, old, None)
+                self._shift((name, row), column, old, None)
 
     def _check_max_rows(self) -> None:
         for name in self._before:
@@ -211,7 +220,7 @@ class Transaction:
         new[column.name] = kept
         new["_version"] = self.database.next_version()
         if column in table.schema.strong:
-            self._shift(column, unpruned, new)
+            self._shift((table.name, row), column, unpruned, new)
 
     def _existing(self, column: Column, datum: Datum) -> Datum:
         tables, key, value = self.database.tables, column.type.key, column.type.value

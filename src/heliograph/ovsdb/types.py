@@ -200,7 +200,7 @@ class ColumnType:
         if len(atoms) > 1:
             unique = sorted(set(atoms))
             if len(unique) != len(atoms):
-                raise MalformedError("set contains duplicate", json)
+                raise OvsdbError("ovsdb error", "set contains duplicate", json)
             return tuple(unique)
         return tuple(atoms)
 
@@ -213,7 +213,7 @@ class ColumnType:
         values = value.atoms([pair[1] for pair in pairs], names)
         result = dict(zip(keys, values, strict=True))
         if len(result) != len(pairs):
-            raise MalformedError("map contains duplicate key", json)
+            raise OvsdbError("ovsdb error", "map contains duplicate key", json)
         return sorted_map(result)
 
     def _elements(self, json: Json, name: str) -> list[Json]:
