@@ -158,7 +158,8 @@ class Tcpdump:
         # Not -Q in: the sentinel goes out. What the namespace itself says there is left out.
         expression = f"not ether src {namespace.mac(device).hex(':')}"
         if filter_expression:
-            expression += f" and ({filter_expression} or ether proto 0x88b5)"
+            # `vlan` shifts where what follows it looks, so the sentinel comes first.
+            expression += f" and (ether proto 0x88b5 or ({filter_expression}))"
         self._process = lab.start(
             namespace,
             *("tcpdump", "-i", device, "-n", "-U", "--immediate-mode", "-w", "-", expression),

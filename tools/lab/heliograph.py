@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Heliograph switch in a namespace, run as a user runs it."""
 
+import os
 import signal
 import sysconfig
 from pathlib import Path
@@ -8,7 +9,7 @@ from subprocess import CompletedProcess
 
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
-from tools.lab.processes import Process
+from tools.lab.processes import Process, run
 
 HELIO = Path(sysconfig.get_path("scripts")) / "helio"
 
@@ -42,6 +43,18 @@ class Heliograph:
         """SIGTERM, as an init system does; returns the exit code."""
         return self.process.stop(signal.SIGTERM)
 
+    def child(self, word: str) -> int:
+        """The process number of the running `helio WORD` ("db", "switch") of this run directory."""
+        for pid in self.host.pids():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if word in words and str(self.rundir) in words:
+                return pid
+        raise LookupError(f"helio {word} does not run")
+
+    def words(self, *options: str) -> list[str | Path]:
+        """The command line of `helio run OPTIONS` here, for who runs it in his own way."""
+        return [HELIO, "run", "--rundir", self.rundir, *self._store, *options]
+
     def helio(
         self, *words: str | Path, check: bool = True, timeout: float = 30.0
     ) -> CompletedProcess[str]:
@@ -49,9 +62,9 @@ class Heliograph:
         return self.host.run(HELIO, *words, check=check, timeout=timeout)
 
     def helio_vsctl(self, *words: str, check: bool = True) -> str:
-        """`helio vsctl` on this switch; returns what it printed."""
-        database = f"--db=unix:{self.rundir / 'db.sock'}"
-        return self.helio("vsctl", database, *words, check=check).stdout
+        """`helio vsctl` on this switch, found by OVS_RUNDIR; returns what it printed."""
+        env = os.environ | {"OVS_RUNDIR": str(self.rundir)}
+        return run([HELIO, "vsctl", *words], check=check, env=env).stdout
 
     def teardown(self) -> None:
         self.helio("teardown", "--rundir", self.rundir)
