@@ -99,7 +99,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     if scene.process is not None:
         scene.process.kill()
         scene.process.communicate(timeout=PATIENCE)
-        wait_until(lambda: not any(map(alive, scene.pids())))
+        try:
+            wait_until(lambda: not any(map(alive, scene.pids())))
+        finally:
+            for pid in filter(alive, scene.pids()):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_database_then_switch_then_ready_and_back(scene: Scene) -> None:

@@ -124,6 +124,23 @@ def test_a_conflict_runs_the_line_again(
     assert server.vsctl("list-br").stdout.split() == [*before, "ours", "theirs"]
 
 
+def test_what_was_not_there_is_verified_too(
+    server: stock.Server, helio: Helio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.vsctl("--no-wait", "add-br", "br0").returncode == 0
+    original = session._Session._commit
+
+    async def after_another(self: Any, *given: Any) -> Any:
+        server.vsctl("--no-wait", "--may-exist", "add-port", "br0", "late")
+        monkeypatch.setattr(session._Session, "_commit", original)
+        return await original(self, *given)
+
+    monkeypatch.setattr(session._Session, "_commit", after_another)
+    line = "--no-wait --if-exists del-port late -- set bridge br0 fail_mode=secure"
+    assert helio(*line.split()) == (0, "", "")
+    assert server.vsctl("list-ports", "br0").stdout == ""
+
+
 def test_a_conflict_may_turn_into_an_error(
     server: stock.Server, helio: Helio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
