@@ -74,4 +74,6 @@ class Heliograph:
         self.host.ip(f"link set {port} netns {guest.name}")
         if address is not None:
             guest.ip(f"address add {address} dev {port}")
+            # Else a neighbour is asked again 5 s after it was heard of, amid what a test counts.
+            guest.set_sysctl(f"ipv4/neigh/{port}/delay_first_probe_time", "60")
         guest.ip(f"link set {port} up")
