@@ -98,12 +98,13 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     yield scene
     if scene.process is not None:
         scene.process.kill()
-        scene.process.communicate(timeout=PATIENCE)
+        scene.process.wait(PATIENCE)
         try:
             wait_until(lambda: not any(map(alive, scene.pids())))
         finally:
             for pid in filter(alive, scene.pids()):
                 os.kill(pid, signal.SIGKILL)
+            scene.process.communicate(timeout=PATIENCE)
 
 
 def test_database_then_switch_then_ready_and_back(scene: Scene) -> None:
