@@ -119,7 +119,7 @@ class Client:
     ) -> Replica:
         """A copy of some columns of some tables, or of all for None, kept current from now on.
 
-        `on_update` is called after each change of it, not for what it begins with.
+        `on_update` is called soon after each change of it, not for what it begins with.
         """
         schema = await self.get_schema(database)
         if tables is None:
@@ -130,10 +130,14 @@ class Client:
         requests = {name: [{"columns": list(wanted)}] for name, wanted in columns.items()}
         name = f"monitor-{next(self._ids)}"
 
+        loop = asyncio.get_running_loop()
+
         def begin(apply: Callable[[Json], None], updates: Json) -> Replica:
             def update(later: Json) -> None:
                 apply(later)
-                on_update()
+                # Not at once: an update may be right behind the reply, and whoever called
+                # `monitor` must have the replica before hearing of a change of it.
+                loop.call_soon(on_update)
 
             apply(updates)
             self._monitors[name] = update
@@ -186,7 +190,7 @@ class Client:
         except (OSError, WireError) as fault:
             reason = str(fault)
         except Exception:
-            # What a server says does not fit what it said before, or on_update failed.
+            # What a server says does not fit what it said before.
             log.exception("%s: cannot go on with what the server sent", self.remote)
             reason = "the server sent what does not fit"
         finally:

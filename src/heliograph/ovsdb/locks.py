@@ -36,8 +36,9 @@ class Locks:
             queue.append(session)
         else:
             if queue:
-                # RFC 7047 section 4.1.8: the owner loses the lock and must unlock it.
-                _notify(queue.pop(0), "stolen", name)
+                # RFC 7047 section 4.1.8: the owner loses the lock. As in ovsdb-server it is
+                # then the first to wait for it, unless it gives it up.
+                _notify(queue[0], "stolen", name)
             queue.insert(0, session)
         return {"locked": queue[0] is session}
 
@@ -48,9 +49,7 @@ class Locks:
         session.locks.clear()
 
     def _leave(self, session: Session, name: str) -> None:
-        queue = self._queues.get(name, [])
-        if session not in queue:
-            return  # it was stolen
+        queue = self._queues[name]
         owner = queue[0] is session
         queue.remove(session)
         if not queue:

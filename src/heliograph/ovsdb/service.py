@@ -304,7 +304,7 @@ class Service:
         old_name, new_name, requests = request.params
         current = session.monitors.get(encode(old_name))
         if current is None:
-            raise OvsdbError("unknown monitor", "unknown monitor session", old_name)
+            raise MalformedError("unknown monitor session", old_name)
         new_key = encode(new_name)
         if new_key != encode(old_name) and new_key in session.monitors:
             raise MalformedError("duplicate monitor ID", new_name)
