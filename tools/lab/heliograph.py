@@ -20,6 +20,8 @@ class Heliograph:
     It may be stopped (or killed) and started again; run directory and database stay.
     """
 
+    PROGRAM = HELIO
+
     def __init__(self, lab: Lab, *, ephemeral: bool = False, label: str = "host") -> None:
         self.lab = lab
         self.host = lab.namespace(label)

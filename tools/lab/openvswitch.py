@@ -62,33 +62,49 @@ class Tools:
         )
 
 
+class Database:
+    """ovsdb-server with an initialised Open_vSwitch database, in a namespace."""
+
+    def __init__(self, lab: Lab, host: Namespace) -> None:
+        self.lab, self.host = lab, host
+        self.rundir = lab.path(f"ovs{len(lab.processes)}")
+        self.rundir.mkdir()
+        self.socket, self._file = self.rundir / "db.sock", self.rundir / "conf.db"
+        self.tools = Tools(self.rundir)
+        schema = UNPACKED / "usr/share/openvswitch/vswitch.ovsschema"
+        self.tools.run("ovsdb-tool", "create", self._file, schema)
+        self.start()
+        self.tools.vsctl("--no-wait init")
+
+    def start(self) -> None:
+        """Start the server (again), until it listens."""
+        self.process = self.lab.start(
+            self.host,
+            program("ovsdb-server"),
+            f"--remote=punix:{self.socket}",
+            f"--pidfile={self.rundir}/ovsdb-server.pid",
+            self._file,
+            env=environment(self.rundir),
+        )
+        assert eventually(self.socket.exists), self.process.log_text()
+
+    def stop(self) -> None:
+        """End the server; it takes its socket away."""
+        self.process.stop()
+
+
 class UserspaceSwitch:
     """ovsdb-server and ovs-vswitchd with its userspace datapath, in a namespace."""
 
     def __init__(self, lab: Lab, host: Namespace) -> None:
-        rundir = lab.path(f"ovs{len(lab.processes)}")
-        rundir.mkdir()
-        database, socket = rundir / "conf.db", rundir / "db.sock"
-        env = environment(rundir)
-        self.tools = Tools(rundir)
-        schema = UNPACKED / "usr/share/openvswitch/vswitch.ovsschema"
-        self.tools.run("ovsdb-tool", "create", database, schema)
-        server = lab.start(
-            host,
-            program("ovsdb-server"),
-            f"--remote=punix:{socket}",
-            f"--pidfile={rundir}/ovsdb-server.pid",
-            database,
-            env=env,
-        )
-        assert eventually(socket.exists), server.log_text()
-        self.tools.vsctl("--no-wait init")
+        database = Database(lab, host)
+        self.tools = database.tools
         switch = lab.start(
             host,
             program("ovs-vswitchd"),
-            f"unix:{socket}",
-            f"--pidfile={rundir}/ovs-vswitchd.pid",
-            env=env,
+            f"unix:{database.socket}",
+            f"--pidfile={database.rundir}/ovs-vswitchd.pid",
+            env=environment(database.rundir),
         )
-        self.processes = [server, switch]
+        self.processes = [database.process, switch]
         self.tools.vsctl("show")

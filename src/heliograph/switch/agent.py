@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 BACK_OFF_SECONDS = (0.1, 5.0)
 SWEEP_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 5.0
 
 
 class BackOff:
@@ -140,6 +141,7 @@ class Agent:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         back_off = BackOff()
+        again: asyncio.TimerHandle | None = None
         while True:
             await self._due.wait()
             self._due.clear()
@@ -150,10 +152,14 @@ class Agent:
             except (HeliographError, OSError) as error:
                 self._complain("the configuration could not be put in force, trying again", error)
                 whole = False
+            if again:
+                again.cancel()
             if whole:
                 back_off.reset()
-            else:
-                loop.call_later(back_off.next(), self._due.set)
+            # What is wrong may be mended where no event tells us: in another namespace, say.
+            wrong = self._state and (self._state.planned.errors or self._state.planned.problems)
+            delay = back_off.next() if not whole else LOOK_AGAIN_SECONDS if wrong else None
+            again = loop.call_later(delay, self._due.set) if delay else None
 
     async def _pass(self) -> bool:
         """Put the rows as they stand in force; returns whether the kernel took all of it."""

@@ -122,7 +122,11 @@ class Reconciler:
         if wanted and device.mtu != wanted:
             before = found.mtu or device.mtu
             self._restores.add(replace(found, mtu=before, mtu_set=wanted))
-            await self._devices.set_mtu(device.ifindex, wanted)
+            try:
+                await self._devices.set_mtu(device.ifindex, wanted)
+            except HeliographError:
+                self._restores.add(found)
+                raise
         elif not wanted and found.mtu:
             if device.mtu == found.mtu_set:
                 await self._devices.set_mtu(device.ifindex, found.mtu)
@@ -159,6 +163,13 @@ class Reconciler:
         """
         mtu = internal.mtu_request or smallest or DEFAULT_MTU
         known = self._made.get(internal.uuid)
+        if far.peer_elsewhere and internal.mtu_request:
+            there = await self._devices.user_end(far.ifindex)
+            if there and there.mtu != mtu:
+                raise HeliographError(
+                    f"mtu_request: {there.name} is in another network namespace, where you must "
+                    f"set it: ip link set dev {there.name} mtu {mtu}"
+                )
         user = None if far.peer_elsewhere else self._devices.by_index.get(far.peer)
         if known == (internal, mtu) or user is None:
             return

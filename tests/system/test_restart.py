@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames and copies go on whatever happens to our processes, and a new start adopts it all."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from tools.lab.capture import Capture
+from tools.lab.flow import Flow
+from tools.lab.heliograph import HELIO, Heliograph
+from tools.lab.lab import Lab, mounts_below
+from tools.lab.namespaces import Namespace, veth
+from tools.lab.openvswitch import Tools
+from tools.lab.processes import eventually, run
+
+
+@dataclass
+class Scene:
+    """tap1 and tap2 talk (10.7.0.1 and .2), tap3 gets copies of what tap1 sends, tap4 looks on."""
+
+    switch: Heliograph
+    ovs: Tools
+    guests: list[Namespace]
+
+    def facts(self) -> list[str]:
+        """What a restart must leave alone: devices with their ifindex, ofports, carrier changes."""
+        links = self.switch.host.ip("-o link show").splitlines()
+        rows = "--columns=name,ofport,ifindex,mac_in_use,link_resets list interface"
+        return [line.split(" state ")[0] for line in links] + [self.ovs.vsctl(rows)]
+
+    def mirrored(self) -> int:
+        """What mirror m0 has counted, read from the kernel."""
+        printed = self.switch.helio("show", "--rundir", self.switch.rundir, "--json").stdout
+        return int(printed.split('"tx_packets":')[-1].split(",")[0].split("}")[0])
+
+
+@pytest.fixture
+def scene(switch: Heliograph, ovs: Tools, guest: Callable[[str], Namespace]) -> Scene:
+    made = Scene(switch, ovs, [guest(f"ns{number}") for number in range(1, 5)])
+    ovs.vsctl(
+        "add-br br0 "
+        + " ".join(
+            f"-- add-port br0 tap{n} -- set interface tap{n} type=internal" for n in range(1, 5)
+        )
+        + " -- --id=@s get port tap1 -- --id=@o get port tap3 -- --id=@m create mirror name=m0"
+        " select_src_port=@s output_port=@o -- set bridge br0 mirrors=@m"
+    )
+    for number, namespace in enumerate(made.guests, 1):
+        address = f"10.7.0.{number}/24" if number < 3 else None
+        switch.move(f"tap{number}", namespace, address)
+    assert eventually(lambda: made.guests[0].ping("10.7.0.2", 1) == 1)
+    # Carrier comes a moment after a move; when the row says so nothing changes by itself.
+    assert eventually(lambda: ovs.vsctl("get interface tap4 link_state") == "up")
+    return made
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_nothing_is_lost_over_stops_kills_and_starts(scene: Scene) -> None:
+    switch, ovs = scene.switch, scene.ovs
+    ns1, ns2, ns3, ns4 = scene.guests
+    before = scene.facts()
+    with (
+        Capture(ns2, "tap2") as arrived,
+        Capture(ns3, "tap3") as copies,
+        Capture(ns4, "tap4") as strays,
+        Flow((ns1, "tap1"), ns2.mac("tap2")) as flow,
+    ):
+        assert switch.stop() == 0
+        assert switch.host.pids() == []
+        assert ns1.ping("10.7.0.2", 3) == 3, "traffic needs a process of ours"
+        switch.start()
+        assert scene.facts() == before
+
+        old = switch.child("switch")
+        kill(old)
+        assert eventually(lambda: alive(switch, "switch", old))
+        ovs.vsctl("set bridge br0 external_ids:seen=killed-switch")
+        assert scene.facts() == before
+
+        old = switch.child("db")
+        kill(old)
+        assert eventually(lambda: alive(switch, "db", old))
+        assert eventually(lambda: ovs.try_vsctl("show").returncode == 0)
+        ovs.vsctl("set bridge br0 external_ids:seen=killed-database")
+        assert scene.facts() == before
+
+        kill(switch.process.pid)
+        assert eventually(lambda: switch.host.pids() == []), "children outlived helio run"
+        switch.start()
+        assert scene.facts() == before
+        flow.stop()
+        assert flow.sent > 1000
+        numbers = flow.numbers(arrived.everything())
+        assert numbers == list(range(flow.sent)), "frames were lost, doubled or reordered"
+        assert flow.numbers(copies.everything()) == numbers
+        assert flow.numbers(strays.everything()) == [], "the MAC table was lost: frames flooded"
+    assert scene.mirrored() >= flow.sent, "the mirror's counters began anew"
+    log = switch.process.log_text()
+    assert "Traceback" not in log, log
+
+
+def alive(switch: Heliograph, word: str, before: int) -> bool:
+    """Whether a child that was killed has a successor."""
+    try:
+        return switch.child(word) != before
+    except (LookupError, OSError):
+        return False
+
+
+def test_rows_that_changed_meanwhile_are_applied_at_the_start(lab: Lab, scene: Scene) -> None:
+    switch, ovs = scene.switch, scene.ovs
+    ns1, *_, ns4 = scene.guests
+    far = ovs.vsctl("get interface tap3 _uuid").replace("-", "")[:12]
+    assert f"hg{far}" in switch.host.ip("-o link show")
+    switch.stop()
+    database = lab.start(
+        switch.host, HELIO, "db", "--rundir", switch.rundir, "--dbfile", switch.dbfile
+    )
+    assert eventually((switch.rundir / "db.sock").exists)
+    ovs.vsctl(
+        "--no-wait del-port tap3"
+        " -- --id=@s get port tap1 -- --id=@o get port tap4 -- --id=@m create mirror name=m1"
+        " select_src_port=@s output_port=@o -- set bridge br0 mirrors=@m"
+        " -- set interface br0 mtu_request=1400"
+    )
+    database.stop()
+    switch.start()
+    assert f"hg{far}" not in switch.host.ip("-o link show"), "a deleted port's device stayed"
+    assert "mtu 1400" in links(switch.host)["br0"]
+    with Capture(ns4, "tap4") as copies:
+        assert ns1.ping("10.7.0.2", 3) == 3
+        assert len(copies.collect(3)) >= 3
+    assert ovs.vsctl("get mirror m1 external_ids") == "{}"
+
+
+def test_another_layout_is_migrated(scene: Scene) -> None:
+    switch = scene.switch
+    ns1, ns2, ns3, ns4 = scene.guests
+    before = scene.facts()
+    assert ns1.ping("10.7.0.2", 3) == 3
+    counted = scene.mirrored()
+    with (
+        Capture(ns2, "tap2") as arrived,
+        Capture(ns3, "tap3") as copies,
+        Capture(ns4, "tap4") as strays,
+        Flow((ns1, "tap1"), ns2.mac("tap2")) as flow,
+    ):
+        switch.stop()
+        (folder,) = (switch.rundir / "bpf").glob("layout-*")
+        folder.rename(folder.with_name("layout-0123456789abcdef"))
+        switch.start()
+        assert (switch.rundir / "bpf").joinpath(folder.name).exists()
+        assert not folder.with_name("layout-0123456789abcdef").exists()
+        flow.stop()
+        numbers = flow.numbers(arrived.everything())
+        assert numbers == list(range(flow.sent))
+        assert flow.numbers(copies.everything()) == numbers
+        assert flow.numbers(strays.everything()) == [], "the MAC table was not taken along"
+    assert scene.facts() == before
+    # What is counted between the copying of the counters and the swap of the programs is lost.
+    assert counted + flow.sent - 300 < scene.mirrored()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_teardown_leaves_things_as_found(lab: Lab, killed: bool) -> None:
+    switch = Heliograph(lab)
+    host, other = switch.host, lab.namespace("other")
+    for number, promiscuous in (1, "off"), (2, "on"):
+        veth((host, f"uplink{number}"), (other, f"uplink{number}"))
+        host.ip(f"link set uplink{number} promisc {promiscuous} mtu 1450")
+    found = links(host)
+    switch.start()
+    ovs = Tools(switch.rundir)
+    ovs.vsctl(
+        "add-br br0 -- add-port br0 uplink1 -- add-port br0 uplink2 -- add-port br0 tap1"
+        " -- set interface tap1 type=internal -- set interface uplink2 mtu_request=1420"
+    )
+    assert "PROMISC" in links(host)["uplink1"] and "mtu 1420" in links(host)["uplink2"]
+    assert "mtu 1420" in links(host)["tap1"], "an internal port follows the smallest MTU"
+    refused = switch.helio("teardown", "--rundir", switch.rundir, check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (3, 1), refused.stderr
+    if killed:
+        kill(switch.process.pid)
+        assert eventually(lambda: host.pids() == [])
+    else:
+        assert switch.stop() == 0
+    assert links(host).keys() > found.keys()
+    switch.teardown()
+    assert links(host) == found
+    assert mounts_below(switch.rundir) == []
+    assert switch.helio("teardown", "--rundir", switch.rundir).stdout == ""
+
+
+def links(host: Namespace) -> dict[str, str]:
+    """Of every device its flags, MTU and what it is up to."""
+    lines = [line.split(": ", 2) for line in host.ip("-o link show").splitlines()]
+    return {line[1].split("@")[0]: line[2].split(" mode ")[0] for line in lines}
+
+
+def test_ephemeral_leaves_nothing(lab: Lab) -> None:
+    switch = Heliograph(lab, ephemeral=True)
+    found = links(switch.host)
+    switch.start()
+    Tools(switch.rundir).vsctl("add-br br0")
+    assert "br0" in links(switch.host)
+    assert switch.stop() == 0
+    assert links(switch.host) == found
+    assert mounts_below(lab.directory) == []
+
+
+def test_one_switch_per_run_directory_and_one_namespace_per_data_plane(
+    lab: Lab, switch: Heliograph, ovs: Tools
+) -> None:
+    ovs.vsctl("add-br br0")
+    again = switch.host.run(*switch.words(), check=False)
+    assert (again.returncode, len(again.stderr.splitlines())) == (3, 1), again.stderr
+    switch.stop()
+    elsewhere = lab.namespace("elsewhere")
+    moved = elsewhere.run(*switch.words(), check=False)
+    assert moved.returncode == 4 and "another network namespace" in moved.stderr, moved.stderr
+    torn = elsewhere.run(HELIO, "teardown", "--rundir", switch.rundir, check=False)
+    assert torn.returncode == 1 and "another network namespace" in torn.stderr, torn.stderr
+    assert "br0" in links(switch.host)
+    # Its namespace gone, nothing works there any more and nobody could tear it down.
+    lab.namespaces.remove(switch.host)
+    switch.host.delete()
+    switch.host = elsewhere
+    switch.start()
+    assert "br0" in links(elsewhere)
+
+
+def test_a_private_mount_namespace_is_refused(lab: Lab) -> None:
+    switch = Heliograph(lab)
+    inside = ["ip", "netns", "exec", switch.host.name]
+    for words in (switch.words(), [HELIO, "switch", "--rundir", lab.directory]):
+        refused = run([*inside, *words], check=False)
+        assert refused.returncode == 4, refused.stderr
+        assert "nsenter --net=" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert not switch.rundir.exists() and links(switch.host).keys() == {"lo"}
