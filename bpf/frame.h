@@ -8,13 +8,21 @@
  * constant of the entry point. */
 enum mode { SEND, RECORD, MODES };
 
-enum { MAX_LEVELS = 64 }; /* the done-set ends nesting at 34; a power of two for the verifier */
+enum {
+	MAX_LEVELS = 128,    /* the done-set ends nesting at 66; a power of two for the verifier */
+	MAX_CROSSINGS = 64,  /* passages of one frame through patch ports */
+	MAX_PATCH_DEPTH = 8, /* of them one after the other */
+	MAX_DONE = MAX_CROSSINGS + 1,
+};
 
 /* Work at one depth: a flood, or the mirrors that are eligible for one image of the frame. */
 struct level {
 	u32 candidates; /* mirrors still to be tried */
-	u16 flood;
+	u8 flood;
+	u8 padding;
 	u16 next;         /* port to try next in a flood */
+	u16 mirror;       /* whose copy is flooded (RSPAN), or NO_MIRROR: the frame itself */
+	u16 snaplen;      /* of that copy */
 	struct tags tags; /* of the image, inside the switch */
 };
 
@@ -30,25 +38,43 @@ struct order {
 	struct tags tags; /* inside the switch; output() makes them those on the wire */
 };
 
+/* The frame, or a copy, on its way into the bridge at the other end of a patch port. */
+struct crossing {
+	u16 bridge;
+	u16 port;
+	u16 depth;
+	u16 done; /* number of the done-set: a bridge's own, but shared within it (rule 31) */
+	struct tags tags; /* on the "wire" between the two */
+};
+
 struct frame {
 	struct tags raw;  /* its tag to the bit */
 	struct tags wire; /* its tag as understood: VID and PCP, none if both are 0 */
 	struct tags tags; /* inside the switch */
-	u32 bridge;
-	u32 port;    /* it came in by */
-	u32 packets; /* of the wire */
+	u32 bridge;       /* where it is now */
+	u32 port;         /* it came in by */
+	u32 protected;    /* so is that */
+	u32 packets;      /* of the wire */
 	u32 bytes;
-	u32 segment; /* length of the longest packet */
-	u32 done;    /* mirrors whose destination has its copy (rules 22, 25) */
+	u32 segment;        /* length of the longest packet */
+	u32 done[MAX_DONE]; /* mirrors whose destination has its copy (rules 22, 25) */
+	u32 done_sets;      /* in use */
+	u32 here;           /* number of the done-set in force */
+	u32 hops;           /* patch ports passed on the way here */
+	u32 crossed;        /* crossings done */
+	u32 crossings;      /* and ordered */
 	u32 outputs;
 	u32 recorded; /* tags that are on it now, after the outputs recorded before */
 	u32 depth;
-	u32 departs; /* order `departure` waits until the copies are made */
+	u32 departs; /* `departure` waits until the copies are made: 1, to the peer of its device: 2
+	              */
 	struct order order;
 	struct order departure;
+	u32 departure_ifindex;
 	struct fdb_key source;
 	struct fdb_key target;
 	struct level levels[MAX_LEVELS];
+	struct crossing crossing[MAX_CROSSINGS];
 };
 
 MAP(frames, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct frame, MODES, 0);
@@ -60,4 +86,10 @@ INLINE struct level *push_level(struct frame *frame)
 		return 0;
 	frame->depth = depth + 1;
 	return &frame->levels[depth];
+}
+
+INLINE u32 *done_set(struct frame *frame)
+{
+	u32 here = frame->here;
+	return &frame->done[here < MAX_DONE ? here : 0];
 }

@@ -6,12 +6,27 @@
 #include "record.h"
 #include "vlan.h"
 
+/* Protocols that are between neighbours and not to be forwarded: IEEE 802.1D's block, and those
+ * that Extreme Networks and Cisco put elsewhere (the list of rule 48). */
+INLINE int reserved_mac(const u8 *mac)
+{
+	u32 head = mac[0] << 16 | mac[1] << 8 | mac[2], tail = mac[3] << 16 | mac[4] << 8 | mac[5];
+	if (head == 0x0180c2)
+		return tail < 0x10;
+	if (head == 0x00e02b)
+		return tail == 0 || tail == 4 || tail == 6;
+	if (head != 0x01000c)
+		return 0;
+	return tail == 0 || tail == 0xcccccc || tail == 0xcccccd || tail == 0xcdcdcd ||
+	       (tail >= 0xccccc0 && tail <= 0xccccc7);
+}
+
 /* Makes the mirrors of `set` that select this image, seen on `number` with these tags on the
  * wire, the next work. Cost does not depend on how many mirrors there are: one AND. */
 INLINE void select_mirrors(const struct snapshot *bridge, struct frame *frame, u32 set, u32 number,
                            const struct port *port, const struct tags *wire)
 {
-	set &= ~frame->done;
+	set &= ~*done_set(frame);
 	if (!set)
 		return;
 	struct tags tags = *wire;
@@ -52,24 +67,50 @@ INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
 		counters->drops[reason] += packets;
 }
 
+/* RSPAN: the copy is flooded in the mirror's VLAN, with its own inner tag and priority (rules 44
+ * to 50). Nothing goes out for a frame of that VLAN, or one between neighbours. */
+INLINE enum turn flood_copy(struct frame *frame, const struct mirror *mirror, u32 number,
+                            const struct tags *tags)
+{
+	u16 vlan = mirror->output_vlan;
+	if (vid(tags) == vlan || reserved_mac(frame->target.mac))
+		return AGAIN;
+	struct level *level = push_level(frame);
+	if (!level) {
+		count_copy(mirror, DROP_TOO_DEEP, frame->packets);
+		return AGAIN;
+	}
+	level->flood = 1;
+	level->next = 0;
+	level->mirror = number;
+	level->snaplen = mirror->snaplen;
+	level->tags = *tags;
+	if (!tags->number)
+		push_tag(&level->tags, 0x8100, 0);
+	level->tags.tci[0] = (level->tags.tci[0] & 0xf000) | vlan;
+	return AGAIN;
+}
+
 /* Orders the copy of the level's next mirror. */
 FUNCTION enum turn next_copy(const struct snapshot *bridge, struct frame *frame, u32 mode)
 {
 	if (!bridge || !frame)
 		return EXHAUSTED;
 	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
-	u32 candidates = level->candidates & ~frame->done;
+	u32 candidates = level->candidates & ~*done_set(frame);
 	if (!candidates)
 		return EXHAUSTED;
 	u32 number = __builtin_ctz(candidates) & (MAX_MIRRORS - 1);
 	level->candidates = candidates & (candidates - 1);
 	const struct mirror *mirror = &bridge->mirrors[number];
 	/* Done before it is sent: so there is no loop and no second copy (rule 32). */
-	frame->done |= mirror->same;
+	*done_set(frame) |= mirror->same;
 	if (mode == RECORD)
 		record(EVENT_MIRROR, number, mirror->output_port, vid(&level->tags));
 	else
 		count_selection(mirror, frame);
+	if (mirror->output_vlan)
+		return flood_copy(frame, mirror, number, &level->tags);
 	frame->order = (struct order){
 	    .port = mirror->output_port,
 	    .mirror = number,

@@ -34,6 +34,14 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	return instruction->result;
 }
 
+/* How much longer than received the frame is with the order's tags. */
+INLINE int tag_bytes(const struct frame *frame)
+{
+	if (same_tags(&frame->order.tags, &frame->wire))
+		return 0;
+	return 4 * frame->order.tags.number - 4 * frame->raw.number;
+}
+
 /* Counts one hand-over. A super-frame that was cut as a whole is one packet; its other segments
  * are lost, and said to be. */
 INLINE void count_output(const struct snapshot *bridge, const struct frame *frame, u32 reason,
@@ -41,8 +49,7 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 {
 	const struct order *order = &frame->order;
 	u32 packets = cut ? 1 : frame->packets;
-	u32 bytes =
-	    frame->bytes + packets * 4 * order->tags.number - packets * 4 * frame->wire.number;
+	u32 bytes = frame->bytes + packets * tag_bytes(frame);
 	const struct mirror *mirror = &bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)];
 	struct port_counters *counters = port_counters(order->port);
 	if (counters && reason == DELIVERED) {
@@ -58,6 +65,60 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 		count_copy(mirror, DROP_SUPER_FRAME, frame->packets - 1);
 }
 
+/* Whether frames from where this one came in may not go out by a port (rule 77). */
+INLINE int apart(const struct snapshot *bridge, const struct frame *frame, u32 number)
+{
+	const struct port *port = &bridge->ports[number & (MAX_PORTS - 1)];
+	return frame->protected && port->flags & PORT_PROTECTED;
+}
+
+/* What forbids the order from the start: then there are no egress mirrors either (rules 8, 43).
+ * A port that has no device is no port. */
+INLINE u32 prerequisite(const struct snapshot *bridge, const struct frame *frame)
+{
+	const struct port *port = &bridge->ports[frame->order.port & (MAX_PORTS - 1)];
+	if (apart(bridge, frame, frame->order.port))
+		return DROP_PROTECTED;
+	if (!(port->flags & PORT_PATCH))
+		return port->ifindex ? DELIVERED : DROP_NO_DEVICE;
+	if (frame->order.snaplen)
+		return DROP_PATCH_SNAPLEN; /* rule 81 */
+	if (frame->hops >= MAX_PATCH_DEPTH || frame->crossings >= MAX_CROSSINGS)
+		return DROP_TOO_DEEP;
+	return DELIVERED;
+}
+
+/* A patch port: the frame goes on in the peer's bridge, once this one is through with it. */
+INLINE void cross(struct frame *frame, const struct port *port)
+{
+	u32 number = frame->crossings;
+	if (number >= MAX_CROSSINGS)
+		return;
+	frame->crossings = number + 1;
+	struct crossing *crossing = &frame->crossing[number];
+	crossing->bridge = port->peer_bridge;
+	crossing->port = port->peer_port;
+	crossing->depth = frame->hops + 1;
+	crossing->tags = frame->order.tags;
+	crossing->done = frame->here;
+	if (port->peer_bridge != frame->bridge) {
+		u32 fresh = frame->done_sets;
+		if (fresh < MAX_DONE) {
+			frame->done[fresh] = 0;
+			frame->done_sets = fresh + 1;
+			crossing->done = fresh;
+		}
+	}
+}
+
+INLINE u32 cut_of(const struct frame *frame)
+{
+	const struct order *order = &frame->order;
+	if (!order->snaplen || frame->segment + tag_bytes(frame) <= order->snaplen)
+		return 0;
+	return order->snaplen < 18 && order->tags.number ? 18 : order->snaplen; /* D12 */
+}
+
 /* Carries out frame->order: prerequisites, VLAN form, egress mirrors, hand-over. */
 FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame,
                     u32 mode)
@@ -65,27 +126,26 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (!bridge || !frame)
 		return 0;
 	struct order *order = &frame->order;
-	u32 number = order->port & (MAX_PORTS - 1), cut = 0, reason = DELIVERED;
+	u32 number = order->port & (MAX_PORTS - 1);
 	const struct port *port = &bridge->ports[number];
 	outward(port, &order->tags);
-	u32 longest = frame->segment + 4 * order->tags.number - 4 * frame->wire.number;
-	if (order->snaplen && longest > order->snaplen) {
-		cut = order->snaplen;
-		if (cut < 18 && order->tags.number)
-			cut = 18; /* D12 */
-	}
-	if (!port->ifindex)
-		reason = DROP_NO_DEVICE;
-	else
+	u32 cut = cut_of(frame), reason = prerequisite(bridge, frame);
+	/* An egress mirror never fires for a patch port (rule 13). */
+	if (reason == DELIVERED && !(port->flags & PORT_PATCH))
 		select_mirrors(bridge, frame, port->destination, number, port, &order->tags);
+	if (reason == DELIVERED && port->flags & PORT_PATCH)
+		cross(frame, port);
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
 	frame->outputs++;
-	if (reason == DELIVERED && order->last) {
-		frame->departure = *order;
-		frame->departs = 1;
-	} else if (reason == DELIVERED) {
-		reason = send_clone(skb, frame, port->ifindex, cut);
+	if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
+		if (order->last && !frame->departs) {
+			frame->departure = *order;
+			frame->departure_ifindex = port->ifindex;
+			frame->departs = 1 + !!(port->flags & PORT_PEER_ELSEWHERE);
+		} else {
+			reason = send_clone(skb, frame, port->ifindex, cut);
+		}
 	}
 	count_output(bridge, frame, reason, cut);
 	return 0;
@@ -108,9 +168,19 @@ FUNCTION enum turn next_flood(const struct snapshot *bridge, struct frame *frame
 	}
 	u32 number = next + __builtin_ctzll(ports);
 	level->next = number + 1;
-	if (number == frame->port)
+	/* A copy goes back to where the frame came from as well (rule 45). */
+	if (number == frame->port && level->mirror == NO_MIRROR)
 		return AGAIN;
-	frame->order = (struct order){.port = number, .mirror = NO_MIRROR, .tags = level->tags};
+	if (!carries_inner(bridge, &bridge->ports[number & (MAX_PORTS - 1)], &level->tags))
+		return AGAIN;
+	if (level->mirror == NO_MIRROR && apart(bridge, frame, number))
+		return AGAIN;
+	frame->order = (struct order){
+	    .port = number,
+	    .mirror = level->mirror,
+	    .snaplen = level->snaplen,
+	    .tags = level->tags,
+	};
 	return ORDERED;
 }
 

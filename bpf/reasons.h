@@ -14,16 +14,18 @@
 	X(RESERVED_MAC, reserved_mac, "its destination MAC is reserved and forward-bpdu is off") \
 	X(SAME_PORT, same_port, "its destination was learned on the port it came in by")         \
 	X(TO_RESERVED, to_reserved, "its destination was learned on a mirror's output port")     \
+	X(PROTECTED, protected, "both ports are protected")                                      \
 	X(NO_PORT, no_port, "no other port carries its VLAN")
 
-#define OUTPUT_REASONS(X)                                                                  \
-	X(NO_DEVICE, no_device, "the port has no device")                                  \
-	X(DEVICE_DOWN, device_down, "the device or its peer is down")                      \
-	X(REFUSED, refused, "the device took no more: queue full or MTU too small")        \
-	X(RETAG, retag, "the VLAN tag could not be changed")                               \
-	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                   \
-	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")             \
-	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen") \
-	X(TOO_DEEP, too_deep, "mirrors of mirror copies nested too deep")
+#define OUTPUT_REASONS(X)                                                                   \
+	X(NO_DEVICE, no_device, "the port has no device")                                   \
+	X(DEVICE_DOWN, device_down, "the device or its peer is down")                       \
+	X(REFUSED, refused, "the device took no more: queue full or MTU too small")         \
+	X(RETAG, retag, "the VLAN tag could not be changed")                                \
+	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                    \
+	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")              \
+	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen")  \
+	X(PATCH_SNAPLEN, patch_snaplen, "a copy with a snaplen does not pass a patch port") \
+	X(TOO_DEEP, too_deep, "too many mirrors of copies or patch ports on its way")
 
 #define REASONS(X) FRAME_REASONS(X) OUTPUT_REASONS(X)

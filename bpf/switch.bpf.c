@@ -28,28 +28,79 @@ INLINE int refuse(u32 port, u32 reason, u32 packets, u32 mode)
 }
 
 /* The frame itself goes last: as a redirect it costs no clone, and its tags may be changed. */
-INLINE int depart(struct __sk_buff *skb, struct snapshot *bridge, struct frame *frame)
+INLINE int depart(struct __sk_buff *skb, struct frame *frame)
 {
-	const struct order *order = &frame->departure;
-	const struct port *port = &bridge->ports[order->port & (MAX_PORTS - 1)];
-	if (!same_tags(&order->tags, &frame->wire)) {
-		struct tags tags = order->tags;
-		if (retag(skb, frame->raw.number, &tags))
-			return refuse(order->port, DROP_RETAG, frame->packets, SEND);
-	}
-	if (port->flags & PORT_PEER_ELSEWHERE)
-		return bpf_redirect_peer(port->ifindex, 0);
-	return bpf_redirect(port->ifindex, 0);
+	struct tags tags = frame->departure.tags;
+	u32 ifindex = frame->departure_ifindex;
+	if (!same_tags(&tags, &frame->wire) && retag(skb, frame->raw.number, &tags))
+		return refuse(frame->departure.port, DROP_RETAG, frame->packets, SEND);
+	return frame->departs > 1 ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0);
 }
 
-INLINE void begin(struct frame *frame, u32 bridge, u32 port)
+INLINE void begin(struct frame *frame)
 {
-	frame->bridge = bridge;
-	frame->port = port;
-	frame->done = 0;
+	frame->done[0] = 0;
+	frame->done_sets = 1;
+	frame->here = 0;
+	frame->hops = 0;
+	frame->crossed = 0;
+	frame->crossings = 0;
 	frame->outputs = 0;
 	frame->depth = 0;
 	frame->departs = 0;
+}
+
+/* The frame is at the door of a bridge, with frame->tags as on the wire of the port: admit it,
+ * mirror it (not if it comes from a patch port, rule 13), and act. */
+INLINE u32 enter(struct __sk_buff *skb, struct snapshot *bridge, struct frame *frame, u32 slot,
+                 u32 number, u32 sources, u32 mode)
+{
+	const struct port *port = &bridge->ports[number & (MAX_PORTS - 1)];
+	struct tags wire = frame->tags;
+	frame->bridge = slot;
+	frame->port = number;
+	frame->protected = port->flags & PORT_PROTECTED;
+	if (has_bit(bridge->reserved, number))
+		return DROP_RESERVED_PORT;
+	if (!inward(bridge, port, number, &frame->tags))
+		return DROP_VLAN;
+	frame->source.bridge = frame->target.bridge = slot;
+	frame->source.vlan = frame->target.vlan = vid(&frame->tags);
+	/* Copies as received before any output (rule 35), and whatever becomes of the frame
+	 * (rule 4). */
+	select_mirrors(bridge, frame, sources, number, port, &wire);
+	if (frame->depth)
+		work_off(skb, bridge, frame, mode);
+	u32 reason = normal(skb, bridge, frame, mode);
+	if (frame->depth)
+		work_off(skb, bridge, frame, mode);
+	return reason;
+}
+
+/* Does the frame's next passage through a patch port. */
+static long cross_over(u32 turn, struct walk *walk)
+{
+	struct frame *frame = walk->frame;
+	u32 number = frame->crossed;
+	if (number >= frame->crossings || number >= MAX_CROSSINGS)
+		return 1;
+	frame->crossed = number + 1;
+	const struct crossing *crossing = &frame->crossing[number];
+	u32 slot = crossing->bridge, port = crossing->port;
+	struct snapshot *bridge = snapshot_of(slot);
+	frame->hops = crossing->depth;
+	frame->here = crossing->done;
+	frame->tags = crossing->tags;
+	if (!bridge || !(bridge->ports[port & (MAX_PORTS - 1)].flags & PORT_PATCH)) {
+		refuse(port, DROP_NOT_READY, frame->packets, walk->mode);
+		return 0;
+	}
+	if (walk->mode == SEND)
+		count_received(port, frame->packets, frame->bytes);
+	u32 reason = enter(walk->skb, bridge, frame, slot, port, 0, walk->mode);
+	if (reason)
+		refuse(port, reason, frame->packets, walk->mode);
+	return 0;
 }
 
 INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
@@ -62,35 +113,25 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 	const struct port *port = &bridge->ports[number & (MAX_PORTS - 1)];
 	if (!port->ifindex || (mode == SEND && port->ifindex != skb->ifindex))
 		return refuse(number, DROP_NOT_READY, 1, mode);
-	begin(frame, slot, number);
+	begin(frame);
 	measure(skb, &frame->packets, &frame->bytes, &frame->segment);
 	if (mode == SEND)
 		count_received(number, frame->packets, frame->bytes);
-	if (has_bit(bridge->reserved, number))
-		return refuse(number, DROP_RESERVED_PORT, frame->packets, mode);
-	u32 reason = parse(skb, frame);
+	u32 reason = parse(skb, bridge->vlan_limit, frame);
 	if (reason)
 		return refuse(number, reason, frame->packets, mode);
 	frame->recorded = frame->raw.number;
 	frame->tags = frame->wire;
-	if (!inward(bridge, port, number, &frame->tags))
-		return refuse(number, DROP_VLAN, frame->packets, mode);
-	frame->source.bridge = frame->target.bridge = slot;
-	frame->source.vlan = frame->target.vlan = vid(&frame->tags);
-
-	/* Copies as received before any output (rule 35), and whatever becomes of the frame (rule
-	 * 4). */
-	select_mirrors(bridge, frame, port->source, number, port, &frame->wire);
-	if (frame->depth)
-		work_off(skb, bridge, frame, mode);
-	reason = normal(skb, bridge, frame, mode);
-	if (frame->depth)
-		work_off(skb, bridge, frame, mode);
+	reason = enter(skb, bridge, frame, slot, number, port->source, mode);
+	if (frame->crossings) {
+		struct walk walk = {skb, bridge, frame, mode};
+		bpf_loop(MAX_CROSSINGS, cross_over, &walk, 0);
+	}
 	if (reason)
 		return refuse(number, reason, frame->packets, mode);
 	if (!frame->departs && !frame->outputs && mode == SEND)
 		return refuse(number, DROP_NO_PORT, frame->packets, mode);
-	return frame->departs ? depart(skb, bridge, frame) : DROP;
+	return frame->departs ? depart(skb, frame) : DROP;
 }
 
 SEC("tc")
@@ -133,6 +174,7 @@ struct enums {
 	enum vlan_mode vlan_mode;
 	enum port_flags port_flags;
 	enum bridge_flags bridge_flags;
+	enum priority_tags priority_tags;
 	enum event_kind event_kind;
 };
 

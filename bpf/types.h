@@ -15,8 +15,10 @@ enum limits {
 	MAX_DEVICES = 4096,
 	MAX_FDB = 1 << 20,
 	MAX_VLANS = 4096,
-	MAX_EVENTS = 96,   /* of one recording */
-	IMAGE_BYTES = 256, /* of a recorded output's frame that are kept */
+	MAX_EVENTS = 96,    /* of one recording */
+	IMAGE_BYTES = 256,  /* of a recorded output's frame that are kept */
+	MAX_VLAN_SETS = 64, /* different sets of customer VLANs on one bridge */
+	VLAN_WORDS = MAX_VLANS / 64,
 	PORT_WORDS = MAX_PORTS / 64,
 	TICK_SHIFT = 30, /* a tick is 2^30 ns of the monotonic clock: 1.07 s, and no division */
 };
@@ -31,10 +33,15 @@ enum reason {
 	    MAX_REASONS
 };
 
-enum vlan_mode { ACCESS, TRUNK, NATIVE_TAGGED, NATIVE_UNTAGGED };
+enum vlan_mode { ACCESS, TRUNK, NATIVE_TAGGED, NATIVE_UNTAGGED, DOT1Q_TUNNEL };
+
+/* When a frame without VLAN leaves with a tag for its priority (rule 75). */
+enum priority_tags { PRIORITY_NEVER, PRIORITY_IF_NONZERO, PRIORITY_ALWAYS };
 
 enum port_flags {
 	PORT_PEER_ELSEWHERE = 1, /* the device's peer is in another namespace: redirect to it */
+	PORT_PROTECTED = 2,      /* exchanges nothing with its like (rule 77) */
+	PORT_PATCH = 4,          /* no device: leads to `peer_port` of `peer_bridge` */
 };
 
 enum bridge_flags {
@@ -54,33 +61,41 @@ struct port {
 	u32 destination; /* the mirrors it is a destination of */
 	u32 generation;  /* MAC entries of another one are void */
 	u16 tag;
-	u8 mode;  /* enum vlan_mode */
-	u8 flags; /* enum port_flags */
+	u8 mode;           /* enum vlan_mode */
+	u8 flags;          /* enum port_flags */
+	u16 service_tpid;  /* of the tag that dot1q-tunnel pushes */
+	u8 priority_tags;  /* enum priority_tags */
+	u8 customer_vlans; /* number of its set; 0: all */
+	u16 peer_bridge;
+	u16 peer_port;
 };
 
 struct mirror {
 	u32 same; /* the mirrors with the same destination, this one included (rule 22) */
 	u16 output_port;
-	u16 snaplen; /* 0: whole */
-	u32 slot;    /* of its counters */
+	u16 snaplen;     /* 0: whole */
+	u32 slot;        /* of its counters */
+	u16 output_vlan; /* 0: to output_port */
+	u16 padding;
 };
 
 struct vlan {
-	u32 mirrors; /* that select it */
-	u32 padding;
+	u32 mirrors;             /* that select it */
+	u32 flood;               /* nothing is learned or looked up in it (flood_vlans) */
 	u64 members[PORT_WORDS]; /* ports that carry it */
 };
 
 /* All that a frame consults of a bridge's configuration. Never changed once it is in a slot of
  * the map `bridges`: a change is a new snapshot in that slot. */
 struct snapshot {
-	u32 flags;     /* enum bridge_flags */
-	u32 mac_age;   /* ticks */
-	u32 mac_limit; /* entries of the MAC table */
-	u32 padding;
+	u32 flags;                /* enum bridge_flags */
+	u32 mac_age;              /* ticks */
+	u32 mac_limit;            /* entries of the MAC table */
+	u32 vlan_limit;           /* tags that are parsed: 1 or 2 (rule 39) */
 	u64 reserved[PORT_WORDS]; /* ports that are a mirror's output (rule 51) */
 	struct mirror mirrors[MAX_MIRRORS];
 	struct port ports[MAX_PORTS];
+	u64 vlan_sets[MAX_VLAN_SETS][VLAN_WORDS];
 	struct vlan vlans[MAX_VLANS];
 };
 
@@ -127,7 +142,7 @@ struct row {
 /* Tags from the outside in. */
 struct tags {
 	u16 number;
-	u16 padding;
+	u16 priority; /* PCP of the image's outermost tag, where it is in a TCI */
 	u16 tpid[2];
 	u16 tci[2];
 };

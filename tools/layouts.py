@@ -27,7 +27,7 @@ STRUCTS = [
     "record",
     "snapshot",
 ]
-ENUMS = ["limits", "slot", "reason", "vlan_mode", "port_flags", "bridge_flags", "event_kind"]
+ENUMS = ["limits", "slot", "reason", "vlan_mode", "priority_tags", "port_flags", "bridge_flags", "event_kind"]
 CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 HEAD = '''\

@@ -19,6 +19,8 @@ class Limits(IntEnum):
     MAX_VLANS = 4096
     MAX_EVENTS = 96
     IMAGE_BYTES = 256
+    MAX_VLAN_SETS = 64
+    VLAN_WORDS = 64
     PORT_WORDS = 16
     TICK_SHIFT = 30
 
@@ -43,16 +45,18 @@ class Reason(IntEnum):
     DROP_RESERVED_MAC = 6
     DROP_SAME_PORT = 7
     DROP_TO_RESERVED = 8
-    DROP_NO_PORT = 9
-    DROP_NO_DEVICE = 10
-    DROP_DEVICE_DOWN = 11
-    DROP_REFUSED = 12
-    DROP_RETAG = 13
-    DROP_CUT = 14
-    DROP_UNTREATED = 15
-    DROP_SUPER_FRAME = 16
-    DROP_TOO_DEEP = 17
-    MAX_REASONS = 18
+    DROP_PROTECTED = 9
+    DROP_NO_PORT = 10
+    DROP_NO_DEVICE = 11
+    DROP_DEVICE_DOWN = 12
+    DROP_REFUSED = 13
+    DROP_RETAG = 14
+    DROP_CUT = 15
+    DROP_UNTREATED = 16
+    DROP_SUPER_FRAME = 17
+    DROP_PATCH_SNAPLEN = 18
+    DROP_TOO_DEEP = 19
+    MAX_REASONS = 20
 
 
 class VlanMode(IntEnum):
@@ -62,12 +66,23 @@ class VlanMode(IntEnum):
     TRUNK = 1
     NATIVE_TAGGED = 2
     NATIVE_UNTAGGED = 3
+    DOT1Q_TUNNEL = 4
+
+
+class PriorityTags(IntEnum):
+    """enum priority_tags."""
+
+    PRIORITY_NEVER = 0
+    PRIORITY_IF_NONZERO = 1
+    PRIORITY_ALWAYS = 2
 
 
 class PortFlags(IntEnum):
     """enum port_flags."""
 
     PORT_PEER_ELSEWHERE = 1
+    PORT_PROTECTED = 2
+    PORT_PATCH = 4
 
 
 class BridgeFlags(IntEnum):
@@ -107,11 +122,11 @@ class Device(NamedTuple):
         return DEVICE.pack(self.bridge, self.port)
 
 
-PORT = struct.Struct("=IIIIHBB")
+PORT = struct.Struct("=IIIIHBBHBBHH")
 
 
 class Port(NamedTuple):
-    """struct port: 20 bytes."""
+    """struct port: 28 bytes."""
 
     ifindex: int
     source: int
@@ -120,38 +135,45 @@ class Port(NamedTuple):
     tag: int
     mode: int
     flags: int
+    service_tpid: int
+    priority_tags: int
+    customer_vlans: int
+    peer_bridge: int
+    peer_port: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags)
+        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port)
 
 
-MIRROR = struct.Struct("=IHHI")
+MIRROR = struct.Struct("=IHHIHH")
 
 
 class Mirror(NamedTuple):
-    """struct mirror: 12 bytes."""
+    """struct mirror: 16 bytes."""
 
     same: int
     output_port: int
     snaplen: int
     slot: int
+    output_vlan: int
+    padding: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR.unpack(data)
-        return cls(values[0], values[1], values[2], values[3])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return MIRROR.pack(self.same, self.output_port, self.snaplen, self.slot)
+        return MIRROR.pack(self.same, self.output_port, self.snaplen, self.slot, self.output_vlan, self.padding)
 
 
 VLAN = struct.Struct("=II16Q")
@@ -161,7 +183,7 @@ class Vlan(NamedTuple):
     """struct vlan: 136 bytes."""
 
     mirrors: int
-    padding: int
+    flood: int
     members: tuple[int, ...]
 
     @classmethod
@@ -172,7 +194,7 @@ class Vlan(NamedTuple):
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return VLAN.pack(self.mirrors, self.padding, *self.members)
+        return VLAN.pack(self.mirrors, self.flood, *self.members)
 
 
 FDB_KEY = struct.Struct("=6sHI")
@@ -237,11 +259,11 @@ class FdbCount(NamedTuple):
         return FDB_COUNT.pack(self.entries, self.refused)
 
 
-PORT_COUNTERS = struct.Struct("=QQQQ18Q")
+PORT_COUNTERS = struct.Struct("=QQQQ20Q")
 
 
 class PortCounters(NamedTuple):
-    """struct port_counters: 176 bytes."""
+    """struct port_counters: 192 bytes."""
 
     rx_packets: int
     rx_bytes: int
@@ -253,18 +275,18 @@ class PortCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4:22])
+        return cls(values[0], values[1], values[2], values[3], values[4:24])
 
     def pack(self) -> bytes:
         """To its bytes."""
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQ18Q")
+MIRROR_COUNTERS = struct.Struct("=QQQ20Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 168 bytes."""
+    """struct mirror_counters: 184 bytes."""
 
     selected: int
     selected_bytes: int
@@ -275,7 +297,7 @@ class MirrorCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3:21])
+        return cls(values[0], values[1], values[2], values[3:23])
 
     def pack(self) -> bytes:
         """To its bytes."""
@@ -308,7 +330,7 @@ class Tags(NamedTuple):
     """struct tags: 12 bytes."""
 
     number: int
-    padding: int
+    priority: int
     tpid: tuple[int, ...]
     tci: tuple[int, ...]
 
@@ -320,7 +342,7 @@ class Tags(NamedTuple):
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return TAGS.pack(self.number, self.padding, *self.tpid, *self.tci)
+        return TAGS.pack(self.number, self.priority, *self.tpid, *self.tci)
 
 INSTRUCTION_SIZE = 28
 INSTRUCTION_ACTIVE = 0
@@ -364,15 +386,16 @@ RECORD_RUN = 0
 RECORD_COUNT = 4
 RECORD_EVENTS = 8
 
-SNAPSHOT_SIZE = 578064
+SNAPSHOT_SIZE = 619152
 SNAPSHOT_FLAGS = 0
 SNAPSHOT_MAC_AGE = 4
 SNAPSHOT_MAC_LIMIT = 8
-SNAPSHOT_PADDING = 12
+SNAPSHOT_VLAN_LIMIT = 12
 SNAPSHOT_RESERVED = 16
 SNAPSHOT_MIRRORS = 144
-SNAPSHOT_PORTS = 528
-SNAPSHOT_VLANS = 21008
+SNAPSHOT_PORTS = 656
+SNAPSHOT_VLAN_SETS = 29328
+SNAPSHOT_VLANS = 62096
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -384,6 +407,7 @@ REASON_WORDS = {
     "reserved_mac": "its destination MAC is reserved and forward-bpdu is off",
     "same_port": "its destination was learned on the port it came in by",
     "to_reserved": "its destination was learned on a mirror's output port",
+    "protected": "both ports are protected",
     "no_port": "no other port carries its VLAN",
     "no_device": "the port has no device",
     "device_down": "the device or its peer is down",
@@ -392,8 +416,9 @@ REASON_WORDS = {
     "cut": "the copy could not be cut to the mirror's snaplen",
     "untreated": "left the device without its VLAN tag or cut",
     "super_frame": "a later segment of a super-frame cut to the snaplen",
-    "too_deep": "mirrors of mirror copies nested too deep",
+    "patch_snaplen": "a copy with a snaplen does not pass a patch port",
+    "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "f7559663f41a"
+LAYOUT = "b92923e97bbe"

@@ -12,14 +12,20 @@ from functools import reduce
 from operator import or_
 
 from heliograph.kernel import layouts
-from heliograph.kernel.layouts import BridgeFlags, Limits, PortFlags, VlanMode
+from heliograph.kernel.layouts import BridgeFlags, Limits, PortFlags, PriorityTags, VlanMode
 
 TICKS_PER_SECOND = 1e9 / (1 << Limits.TICK_SHIFT)
+_SET_BYTES = Limits.VLAN_WORDS * 8
 
 
 @dataclass(frozen=True, slots=True)
 class PortEntry:
-    """A port of a bridge. `trunks` empty: every VLAN; it is not looked at in access mode."""
+    """A port of a bridge.
+
+    `trunks` empty: every VLAN; it is not looked at in access and dot1q-tunnel mode, for which
+    `customer_vlans` (empty: all) and `service_tpid` are. A patch port has no device but a
+    `peer`: the slot of a bridge, and the number of a port there.
+    """
 
     number: int
     ifindex: int
@@ -27,11 +33,16 @@ class PortEntry:
     tag: int
     trunks: frozenset[int]
     generation: int
-    peer_elsewhere: bool
+    peer_elsewhere: bool = False
+    protected: bool = False
+    priority_tags: PriorityTags = PriorityTags.PRIORITY_NEVER
+    service_tpid: int = 0x88A8
+    customer_vlans: frozenset[int] = frozenset()
+    peer: tuple[int, int] | None = None
 
     def carries(self, vlan: int) -> bool:
         """Whether the port is a member of the VLAN (rules 71, 72, 74)."""
-        if self.mode == VlanMode.ACCESS:
+        if self.mode in (VlanMode.ACCESS, VlanMode.DOT1Q_TUNNEL):
             return vlan == self.tag
         if self.mode != VlanMode.TRUNK and self.tag:
             if vlan == self.tag:
@@ -43,15 +54,19 @@ class PortEntry:
 
 @dataclass(frozen=True, slots=True)
 class MirrorEntry:
-    """A mirror that works. `vlans` empty: every VLAN. `number` is its bit, so its order."""
+    """A mirror that works. `vlans` empty: every VLAN. `number` is its bit, so its order.
+
+    With an `output_vlan` other than 0, `output_port` is None.
+    """
 
     number: int
     slot: int
     sources: frozenset[int]
     destinations: frozenset[int]
     vlans: frozenset[int]
-    output_port: int
+    output_port: int | None
     snaplen: int
+    output_vlan: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,8 @@ class BridgeEntry:
     mac_limit: int
     ports: tuple[PortEntry, ...]
     mirrors: tuple[MirrorEntry, ...]
+    flood_vlans: frozenset[int] = frozenset()
+    vlan_limit: int = 1
 
 
 def mac_age_ticks(bridge: BridgeEntry) -> int:
@@ -86,7 +103,22 @@ def _flags(bridge: BridgeEntry) -> int:
     )
 
 
+def _port_flags(port: PortEntry) -> int:
+    return (
+        (PortFlags.PORT_PEER_ELSEWHERE if port.peer_elsewhere else 0)
+        | (PortFlags.PORT_PROTECTED if port.protected else 0)
+        | (PortFlags.PORT_PATCH if port.peer else 0)
+    )
+
+
+def vlan_sets(bridge: BridgeEntry) -> list[frozenset[int]]:
+    """The different sets of customer VLANs, in the order of their numbers; the first is all."""
+    sets = {port.customer_vlans for port in bridge.ports} - {frozenset()}
+    return [frozenset(), *sorted(sets, key=sorted)]
+
+
 def _ports(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
+    sets = vlan_sets(bridge)
     for port in bridge.ports:
         yield (
             port.number,
@@ -99,21 +131,32 @@ def _ports(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
                 generation=port.generation,
                 tag=port.tag,
                 mode=port.mode,
-                flags=PortFlags.PORT_PEER_ELSEWHERE if port.peer_elsewhere else 0,
+                flags=_port_flags(port),
+                service_tpid=port.service_tpid,
+                priority_tags=port.priority_tags,
+                customer_vlans=sets.index(port.customer_vlans),
+                peer_bridge=port.peer[0] if port.peer else 0,
+                peer_port=port.peer[1] if port.peer else 0,
             ).pack(),
         )
 
 
 def _mirrors(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
     for mirror in bridge.mirrors:
-        same = _bits(m.number for m in bridge.mirrors if m.output_port == mirror.output_port)
+        same = _bits(
+            m.number
+            for m in bridge.mirrors
+            if (m.output_port, m.output_vlan) == (mirror.output_port, mirror.output_vlan)
+        )
         yield (
             mirror.number,
             layouts.Mirror(
                 same=same,
-                output_port=mirror.output_port,
+                output_port=mirror.output_port or 0,
                 snaplen=mirror.snaplen,
                 slot=mirror.slot,
+                output_vlan=mirror.output_vlan,
+                padding=0,
             ).pack(),
         )
 
@@ -124,9 +167,9 @@ def _vlans(bridge: BridgeEntry) -> bytes:
     def one(vlan: int) -> bytes:
         mirrors = _bits(m.number for m in bridge.mirrors if not m.vlans or vlan in m.vlans)
         members = _bits(p.number for p in bridge.ports if p.carries(vlan))
-        return struct.pack("=II", mirrors, 0) + _words(members)
+        return struct.pack("=II", mirrors, vlan in bridge.flood_vlans) + _words(members)
 
-    named = {0}
+    named = {0} | bridge.flood_vlans
     for port in bridge.ports:
         named |= {port.tag} | port.trunks
     for mirror in bridge.mirrors:
@@ -142,9 +185,10 @@ def _vlans(bridge: BridgeEntry) -> bytes:
 def pack(bridge: BridgeEntry) -> bytes:
     """The bytes of `struct snapshot`."""
     data = bytearray(layouts.SNAPSHOT_SIZE)
-    head = (_flags(bridge), mac_age_ticks(bridge), bridge.mac_limit)
-    struct.pack_into("=III", data, 0, *head)
-    reserved = _words(_bits(m.output_port for m in bridge.mirrors))
+    head = (_flags(bridge), mac_age_ticks(bridge), bridge.mac_limit, bridge.vlan_limit)
+    struct.pack_into("=IIII", data, 0, *head)
+    outputs = {m.output_port for m in bridge.mirrors}
+    reserved = _words(_bits(port for port in outputs if port is not None))
     data[layouts.SNAPSHOT_RESERVED : layouts.SNAPSHOT_RESERVED + len(reserved)] = reserved
     for start, rows in (
         (layouts.SNAPSHOT_MIRRORS, _mirrors(bridge)),
@@ -153,5 +197,8 @@ def pack(bridge: BridgeEntry) -> bytes:
         for number, record in rows:
             at = start + number * len(record)
             data[at : at + len(record)] = record
+    for number, allowed in enumerate(vlan_sets(bridge)):
+        at = layouts.SNAPSHOT_VLAN_SETS + number * _SET_BYTES
+        data[at : at + _SET_BYTES] = _bits(allowed).to_bytes(_SET_BYTES, "little")
     data[layouts.SNAPSHOT_VLANS :] = _vlans(bridge)
     return bytes(data)
