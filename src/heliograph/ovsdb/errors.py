@@ -26,7 +26,10 @@ class OvsdbError(HeliographError):
         """The <error> object: `error`, `details`, and `syntax` (text of the JSON at fault)."""
         error = {"error": self.tag, "details": self.details}
         if self.syntax is not None:
-            text = json.dumps(self.syntax, ensure_ascii=False, separators=(",", ":"))
+            try:
+                text = json.dumps(self.syntax, ensure_ascii=False, separators=(",", ":"))
+            except RecursionError:
+                text = "nested too deeply to be quoted"
             error["syntax"] = text if len(text) <= MAX_SYNTAX else text[:MAX_SYNTAX] + "..."
         return error
 

@@ -54,6 +54,13 @@ class Execution:
 
     def run(self, operations: Sequence[Json]) -> Outcome:
         """Carries out the operations. Raises WaitAgainError, having changed nothing."""
+        try:
+            return self._run(operations)
+        except BaseException:
+            self.transaction.abort()
+            raise
+
+    def _run(self, operations: Sequence[Json]) -> Outcome:
         results: list[Json] = []
         for number, operation in enumerate(operations, 1):
             where = f"ovsdb operation {number} of {len(operations)}"
@@ -65,9 +72,6 @@ class Execution:
                 # RFC 7047 section 4.1.3: null for the operations after the one that failed.
                 results += [None] * (len(operations) - number)
                 return Outcome(results, None)
-            except WaitAgainError:
-                self.transaction.abort()
-                raise
         try:
             commit = self.transaction.commit()
         except OvsdbError as fault:

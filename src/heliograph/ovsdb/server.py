@@ -70,9 +70,13 @@ async def serve(
                 await loop.create_unix_server(lambda: _Connection(server), sock=listener)
             )
         log.info("serving %s on %s", schema.name, ", ".join(map(str, paths)))
+        stopping = asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait((stopping, server.broken), return_when=asyncio.FIRST_COMPLETED)
+            if server.broken.done():
+                server.broken.result()
         finally:
+            stopping.cancel()
             for listening in listeners:
                 listening.close()
             await server.finish()
@@ -91,6 +95,8 @@ class _Server:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
+        self.broken: asyncio.Future[None] = self._loop.create_future()
+        self.stopping = False
         self.throttled: set[_Connection] = set()
 
     def now(self) -> float:
@@ -129,7 +135,8 @@ class _Server:
             for session in self.service.failed(str(fault)):
                 self.connections[session].abort()
         else:
-            raise fault
+            self.broken.set_exception(fault)  # a bug: end, rather than never answer again
+            return
         self.step()
 
     def _compact(self) -> None:
@@ -151,8 +158,11 @@ class _Server:
 
     async def finish(self) -> None:
         """Waits for the disk, answers what was acknowledged by it, closes all connections."""
+        self.stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        for connection in self.connections.values():
+            connection.throttle()
         while self._writing is not None:
             with contextlib.suppress(StorageError):
                 await asyncio.shield(self._writing)
@@ -225,7 +235,8 @@ class _Connection(asyncio.Protocol):
         """Reads on only when what the client asked so far has been carried out."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._server.service.idle(self._session) and not self._session.blocked:
+        idle = self._server.service.idle(self._session) and not self._session.blocked
+        if idle and not self._server.stopping:
             self._transport.resume_reading()
             self._server.throttled.discard(self)
         else:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from heliograph.ovsdb import locks, monitor
 from heliograph.ovsdb.database import Commit, Database
-from heliograph.ovsdb.errors import Json, MalformedError, OvsdbError
+from heliograph.ovsdb.errors import Json, MalformedError, OvsdbError, WireError
 from heliograph.ovsdb.operations import Execution, WaitAgainError
 from heliograph.ovsdb.session import Monitor, Session
 from heliograph.ovsdb.wire import encode
@@ -79,12 +79,14 @@ class Service:
         self._locks.forget(session)
 
     def receive(self, session: Session, message: dict[str, Json], now: float) -> None:
-        """Takes one message from a client. Raises MalformedError if it is not JSON-RPC."""
+        """Takes one message from a client. Raises MalformedError or WireError if it is not
+        JSON-RPC, or could not be answered."""
         method, params = message.get("method"), message.get("params")
         if "method" not in message and ("result" in message or "error" in message):
             return  # a reply, to an echo perhaps; nothing here waits for one
         if not isinstance(method, str) or not isinstance(params, list) or "id" not in message:
             raise MalformedError("a request has method, params and id")
+        encode(message["id"])
         self._enqueue(Request(session, message["id"], method, params, now))
 
     def idle(self, session: Session) -> bool:
@@ -168,6 +170,12 @@ class Service:
                 method(self, request, now)
         except OvsdbError as fault:
             session.fail(request.id, fault.to_json())
+        except WireError as fault:
+            session.fail(request.id, MalformedError(str(fault)).to_json())
+        except Exception as bug:
+            # The transaction has been undone, so the others need not suffer for our mistake.
+            log.exception("a %s request met a bug in this server", request.method)
+            session.fail(request.id, OvsdbError("internal error", repr(bug)).to_json())
 
     def _database(self, request: Request) -> Database:
         name = request.params[0] if request.params else None

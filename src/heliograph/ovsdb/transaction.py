@@ -83,7 +83,7 @@ class Transaction:
             self._check_max_rows()
             self._prune_weak_references()
             self._check_indexes()
-        except OvsdbError:
+        except BaseException:
             self.abort()
             raise
         references = {key: delta for key, delta in self._references.items() if delta}

@@ -10,6 +10,7 @@ megabytes in small pieces costs linear time. The parsing itself is the standard 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -117,6 +118,8 @@ def _integral(text: str) -> int | float:
     # Open vSwitch reads 1.0 and 1e3 as integers, so its clients may write them (RFC 7047
     # section 3.1 leaves numbers to RFC 4627).
     number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is out of range")
     if number.is_integer() and abs(number) < 1 << 53:
         return int(number)
     return number

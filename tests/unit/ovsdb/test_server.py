@@ -144,6 +144,7 @@ BAD_STREAMS = [
     b'{"method":"list_dbs","params":[]}',
     b'{"method":"echo","params":["\xff"],"id":1}',
     b'{"a":' * 1000,
+    b'{"method":"echo","params":[1e999],"id":1}',
     b'{"method":"echo","params":' + b"[" * 5000 + b"]" * 5000 + b',"id":1}',
 ]
 
@@ -328,3 +329,19 @@ async def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path, run_server:
         async with run_server(rundir):
             pass
     assert list(rundir.iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 990, 1000])
+def test_deep_nesting_harms_nobody(server: ServerProcess, raw_client: Any, depth: int) -> None:
+    """The interpreter's recursion limit is met in reading or in answering, or not at all."""
+    other = raw_client(server.path)
+    deep = b"[" * depth + b"]" * depth
+    for stream in (
+        b'{"method":"echo","params":' + deep + b',"id":1}',
+        b'{"method":"echo","params":[],"id":' + deep + b"}",
+        b'{"method":"get_schema","params":' + deep + b',"id":1}',
+        b'{"method":"monitor","params":["Open_vSwitch",' + deep + b',{"SSL":{}}],"id":1}',
+        b'{"method":"transact","params":["Open_vSwitch",{"op":' + deep + b'}],"id":1}',
+    ):
+        raw_client(server.path).socket.sendall(stream)
+        assert other.request("echo", 1) == [1]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heliograph.ovsdb import compact
+from heliograph.ovsdb import compact, operations
 from heliograph.ovsdb.database import Commit, Database
 from heliograph.ovsdb.schema import Schema
 from heliograph.ovsdb.service import Service
@@ -85,6 +85,7 @@ def test_nobody_sees_what_is_not_on_disk(stage: Stage) -> None:
     stage.b.transact(SELECT)
     stage.b.ask("echo", "slow disk", number=2)
     assert stage.run() == []  # nothing more is carried out meanwhile
+    stage.service.flush()  # as when a slow client can take more
     assert stage.a.take() == stage.b.take() == []
     stage.service.durable()
     stage.settle()
@@ -210,3 +211,20 @@ def test_too_many_waiting_transactions_are_refused(stage: Stage) -> None:
     stage.settle()
     (reply,) = stage.a.take()
     assert (reply["id"], reply["error"]["error"]) == (100, "resources exhausted")
+
+
+def test_a_bug_in_one_request_is_its_error_and_undone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def boom(run: Any, operation: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    flawed = operations._OPERATIONS["comment"]._replace(function=boom)
+    monkeypatch.setitem(operations._OPERATIONS, "comment", flawed)
+    stage.a.transact(book("half"), {"op": "comment", "comment": "x"})
+    stage.b.transact(book("whole"))
+    stage.settle()
+    assert stage.a.take()[0]["error"]["error"] == "internal error"
+    assert "a mistake of ours" in caplog.text
+    assert stage.b.take()[0]["error"] is None
+    assert stage.titles() == [("whole",)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -209,6 +210,36 @@ def test_a_full_disk_keeps_nothing_of_the_transaction(tmp_path: Path) -> None:
     commit(log, database, insert_row("b"))
     log.close()
     assert names(read(path)) == ["a", "b"]
+
+
+def test_append_returns_when_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "conf.db"
+    log = Log(path, SCHEMA)
+    log.load()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append(path.stat().st_size))
+    log.append([encode_record({"_date": 1}), encode_record({"_date": 2})])
+    assert synced == [path.stat().st_size]  # one sync for both, after both were written
+    log.close()
+
+
+def test_after_a_failed_sync_nothing_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    log = Log(tmp_path / "conf.db", SCHEMA)
+    log.load()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", fail)
+        with pytest.raises(StorageError, match="Input/output error"):
+            log.append([encode_record({"_date": 1})])
+    with pytest.raises(StorageError, match="restart when the disk is mended"):
+        log.append([encode_record({"_date": 2})])
+    log.close()
 
 
 def test_two_processes_cannot_have_one_file(tmp_path: Path, stock: Any) -> None:
