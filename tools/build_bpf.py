@@ -52,10 +52,13 @@ def compile_object() -> bytes:
         return strip_debug(target.read_bytes())
 
 
-def reasons() -> dict[str, str]:
-    """The words of every drop reason, by its key in the statistics columns."""
-    pattern = re.compile(r'^\s*X\(\w+, (\w+),\s*"([^"]*)"\)', re.MULTILINE)
-    return dict(pattern.findall((SOURCES / "reasons.h").read_text()))
+def reasons() -> tuple[dict[str, str], list[str]]:
+    """The words of every drop reason by its key in the statistics columns, and the names of
+    those that are counted on the port a frame came in by."""
+    text = (SOURCES / "reasons.h").read_text()
+    frame = text[text.index("FRAME_REASONS(X)") : text.index("#define OUTPUT_REASONS(X)")]
+    words = re.findall(r'^\s*X\(\w+, (\w+),\s*"([^"]*)"\)', text, re.MULTILINE)
+    return dict(words), re.findall(r"^\s*X\((\w+),", frame, re.MULTILINE)
 
 
 def build() -> dict[Path, bytes]:
@@ -64,7 +67,7 @@ def build() -> dict[Path, bytes]:
     btf = Btf(next(s.data for s in sections(image) if s.name == ".BTF"))
     return {
         KERNEL / "switch.bpf.o": image,
-        KERNEL / "layouts.py": generate(btf, reasons()).encode(),
+        KERNEL / "layouts.py": generate(btf, *reasons()).encode(),
     }
 
 

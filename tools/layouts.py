@@ -27,7 +27,16 @@ STRUCTS = [
     "record",
     "snapshot",
 ]
-ENUMS = ["limits", "slot", "reason", "vlan_mode", "priority_tags", "port_flags", "bridge_flags", "event_kind"]
+ENUMS = [
+    "limits",
+    "slot",
+    "reason",
+    "vlan_mode",
+    "priority_tags",
+    "port_flags",
+    "bridge_flags",
+    "event_kind",
+]
 CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 HEAD = '''\
@@ -134,7 +143,7 @@ def check_padding(layout: Struct) -> None:
         raise SystemExit(f"struct {layout.name} of bpf/types.h has padding without a name")
 
 
-def generate(btf: Btf, reasons: dict[str, str]) -> str:
+def generate(btf: Btf, reasons: dict[str, str], frame_reasons: list[str]) -> str:
     """The text of layouts.py."""
     layouts = [btf.struct(name) for name in STRUCTS]
     for layout in layouts:
@@ -145,6 +154,11 @@ def generate(btf: Btf, reasons: dict[str, str]) -> str:
     body += (
         "\n# What each reason's key in the statistics columns means.\n"
         f"REASON_WORDS = {{\n{words}}}\n"
+    )
+    names = "".join(f"        Reason.DROP_{name},\n" for name in frame_reasons)
+    body += (
+        "\n# Counted on the port that a frame came in by; the others on the one it was to leave by.\n"
+        f"FRAME_REASONS = frozenset(\n    {{\n{names}    }}\n)\n"
     )
     digest = hashlib.sha256(repr((layouts, btf.enum("limits"))).encode()).hexdigest()[:12]
     body += f'\n# Maps pinned under another digest have other layouts.\nLAYOUT = "{digest}"\n'

@@ -420,5 +420,21 @@ REASON_WORDS = {
     "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
+# Counted on the port that a frame came in by; the others on the one it was to leave by.
+FRAME_REASONS = frozenset(
+    {
+        Reason.DROP_NOT_READY,
+        Reason.DROP_MALFORMED,
+        Reason.DROP_RESERVED_PORT,
+        Reason.DROP_VLAN,
+        Reason.DROP_NO_FORWARDING,
+        Reason.DROP_RESERVED_MAC,
+        Reason.DROP_SAME_PORT,
+        Reason.DROP_TO_RESERVED,
+        Reason.DROP_PROTECTED,
+        Reason.DROP_NO_PORT,
+    }
+)
+
 # Maps pinned under another digest have other layouts.
 LAYOUT = "b92923e97bbe"

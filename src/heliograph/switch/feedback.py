@@ -122,7 +122,7 @@ def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict
 
     Frames are those of the wire; errors are the device's own count.
     """
-    received = {layouts.Reason[f"DROP_{name}"] for name in _FRAME_REASONS}
+    received = layouts.FRAME_REASONS
     statistics = {
         "rx_packets": counts.rx_packets,
         "rx_bytes": counts.rx_bytes,
@@ -134,13 +134,6 @@ def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict
         "tx_errors": device.tx_errors if device else 0,
     }
     return statistics | {drop_key(reason): number for reason, number in counts.drops.items()}
-
-
-# Counted on the port that a frame came in by; the other reasons on the one it was to leave by.
-_FRAME_REASONS = (
-    "NOT_READY MALFORMED RESERVED_PORT VLAN NO_FORWARDING RESERVED_MAC SAME_PORT TO_RESERVED "
-    "NO_PORT"
-).split()
 
 
 def _device_columns(port: Port) -> Columns:
