@@ -314,30 +314,25 @@ async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) ->
         raise EnvironmentFaultError(f"the run directory {rundir} is not there: make it")
     root = rundir / "bpf"
     fresh = bpffs.mount(root)
+    lock = bpffs.hold(root)
     try:
-        lock = bpffs.hold(root)
         try:
-            await _work(db, rundir, stop)
+            plane = DataPlane.open(root)
+        except HeliographError:
+            if fresh:
+                bpffs.unmount(root)
+            raise
+        try:
+            async with Devices() as devices:
+                restores = Restores(rundir / "devices.json")
+                await Agent(db, plane, devices, restores).run(stop)
         finally:
-            os.close(lock)
-    except EnvironmentFaultError:
-        if fresh:
-            bpffs.unmount(root)
-        raise
+            plane.close()
+            if ephemeral:
+                for line in await _undo(rundir):
+                    log.info("%s", line)
     finally:
-        if ephemeral:
-            for line in await _teardown(rundir):
-                log.info("%s", line)
-
-
-async def _work(db: str, rundir: Path, stop: asyncio.Event) -> None:
-    plane = DataPlane.open(rundir / "bpf")
-    try:
-        async with Devices() as devices:
-            restores = Restores(rundir / "devices.json")
-            await Agent(db, plane, devices, restores).run(stop)
-    finally:
-        plane.close()
+        os.close(lock)
 
 
 async def _teardown(rundir: Path) -> list[str]:

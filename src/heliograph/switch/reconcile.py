@@ -146,6 +146,8 @@ class Reconciler:
         """Our end of an internal port's pair, made if need be with defaults that work."""
         far = self._devices.by_name.get(internal.far_name)
         if far is not None:
+            if not far.admin_up:  # nobody but us has any business with it
+                await self._devices.set_up(far.ifindex, True)
             return far
         mac, mtu = internal.stable_mac, smallest or DEFAULT_MTU
         user, far = await self._devices.create_internal(
@@ -183,15 +185,17 @@ class Reconciler:
 
     async def release(self, wanted: DevicePlan, present: Mapping[UUID, Device]) -> None:
         """Let go of every device that is a port no longer: ours are deleted, others put back."""
-        self._restores.making = ()
         kept = {device.ifindex for device in present.values()}
-        leaving = [
-            i for i in self._plane.devices().keys() | self._plane.attached() if i not in kept
-        ]
-        for ifindex in leaving:
+        by_name = self._devices.by_name
+        begun = {by_name[name].ifindex for name in self._restores.making if name in by_name}
+        linked = self._plane.devices().keys() | self._plane.attached()
+        leaving = (linked | begun) - kept
+        # Ours go before their pins do: those tell the next start of them if this one is cut short.
+        await self._delete(leaving)
+        for ifindex in leaving & linked:
             self._plane.detach(ifindex)
             self._plane.forget_device(ifindex)
-        await self._delete(leaving)
+        self._restores.making = ()
         names = {existing.name for existing in wanted.existing.values()}
         for found in self._restores:
             restore = found.restore
