@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -242,3 +243,57 @@ def test_a_private_mount_namespace_is_refused(lab: Lab) -> None:
         assert refused.returncode == 4, refused.stderr
         assert "nsenter --net=" in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert not switch.rundir.exists() and links(switch.host).keys() == {"lo"}
+
+
+def test_kills_in_the_middle_of_work_lose_no_frame_and_no_device(lab: Lab, scene: Scene) -> None:
+    """A switch that is killed again and again while it makes and deletes ports."""
+    switch, ovs = scene.switch, scene.ovs
+    ns1, ns2, ns3, _ = scene.guests
+    switch.stop()
+    remote = f"unix:{switch.rundir / 'db.sock'}"
+    lab.start(switch.host, HELIO, "db", "--rundir", switch.rundir, "--dbfile", switch.dbfile)
+    assert eventually(lambda: ovs.try_vsctl("show").returncode == 0)
+    with (
+        Capture(ns2, "tap2") as arrived,
+        Capture(ns3, "tap3") as copies,
+        Flow((ns1, "tap1"), ns2.mac("tap2")) as flow,
+    ):
+        for turn in range(14):
+            names = [f"port{turn // 2}-{number}" for number in range(8)]
+            for name in names:
+                words = f"add-port br0 {name} -- set interface {name} type=internal"
+                ovs.vsctl(f"--no-wait {words}" if turn % 2 == 0 else f"--no-wait del-port {name}")
+            process = lab.start(
+                switch.host, HELIO, "switch", "--rundir", switch.rundir, "--db", remote
+            )
+            time.sleep(0.12 + 0.01 * turn)  # from before its first deed to when it is done
+            process.stop(signal.SIGKILL)
+            assert "Traceback" not in process.log_text()
+        flow.stop()
+        numbers = flow.numbers(arrived.everything())
+        assert numbers == list(range(flow.sent))
+        assert flow.numbers(copies.everything()) == numbers
+    for process in lab.processes:
+        process.stop()
+    switch.start()
+    ovs.vsctl("set bridge br0 external_ids:seen=all")
+    ours = sum(name.startswith("hg") for name in links(switch.host))
+    assert ours == 5, "devices of ports that are no more were left"
+    switch.stop()
+    switch.teardown()
+    assert links(switch.host).keys() == {"lo"}
+
+
+def test_teardown_finds_what_a_killed_switch_was_just_making(lab: Lab) -> None:
+    switch = Heliograph(lab)
+    switch.start()
+    ovs = Tools(switch.rundir)
+    words = [f"-- add-port br0 p{n} -- set interface p{n} type=internal" for n in range(60)]
+    ovs.vsctl("--no-wait add-br br0 " + " ".join(words))
+    assert eventually(lambda: len(links(switch.host)) > 20, interval=0.001)
+    kill(switch.child("switch"))
+    kill(switch.process.pid)
+    assert eventually(lambda: switch.host.pids() == [])
+    assert len(links(switch.host)) < 120, "it was not killed in the middle"
+    switch.teardown()
+    assert links(switch.host).keys() == {"lo"}
