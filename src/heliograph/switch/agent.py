@@ -21,7 +21,7 @@ from heliograph.kernel.devices import Device, Devices, is_far_end
 from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
-from heliograph.switch import feedback, intent, plan
+from heliograph.switch import feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores, put_back
@@ -169,8 +169,8 @@ class Agent:
             roots = self._session.replica.tables["Open_vSwitch"].values()
             config = next((root["next_cfg"] for root in roots), 0)
             rows = intent.read(self._session.replica)
-        wanted = plan.devices(rows)
-        prepared = await self._reconciler.prepare(wanted)
+        needed = wanted.devices(rows)
+        prepared = await self._reconciler.prepare(needed)
         present = prepared.present
         planned = plan.plan(rows, present, prepared.errors, self._reconciler.slots)
         for port, text in prepared.remarks.items():
@@ -181,7 +181,7 @@ class Agent:
                 planned.complain(row, text)
             else:
                 planned.errors[row] = text
-        await self._reconciler.release(wanted, present)
+        await self._reconciler.release(needed, present)
         ports = await self._look(old.ports, planned, present)
         self._log_changes(old, rows, planned)
         self._state = State(config, rows, planned, ports)
@@ -195,7 +195,9 @@ class Agent:
         present: Mapping[UUID, Device],
     ) -> dict[UUID, feedback.Port]:
         """The facts of the working ports' devices, as their users see them."""
-        ports: dict[UUID, feedback.Port] = {}
+        ports = {
+            uuid: feedback.Port(number, None, None) for uuid, number in planned.patches.items()
+        }
         for uuid, number in planned.ports.items():
             device = present[uuid]
             known = old.get(uuid)
