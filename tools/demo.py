@@ -21,14 +21,26 @@ REFRESH = 5  # seconds between two writes of the statistics, the default and min
 PINGS = 3
 
 
+class Claims:
+    """What was announced, held against what happened."""
+
+    def __init__(self) -> None:
+        self.broken: list[str] = []
+
+    def __call__(self, true: bool, text: str) -> None:
+        print(f"  {'ok ' if true else 'NO:'} {text}")
+        if not true:
+            self.broken.append(text)
+
+
 class Demo:
     """The experiment, step by step, on a switch with three guests."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, claim: Claims) -> None:
         self.lab = lab
+        self.claim = claim
         self.switch = Heliograph(lab, ephemeral=True)
         self.guests: list[Namespace] = []
-        self.broken: list[str] = []
 
     def vsctl(self, words: str) -> str:
         """Show and run `helio vsctl WORDS`, show and return what it printed."""
@@ -36,11 +48,6 @@ class Demo:
         printed = self.switch.helio_vsctl(*shlex.split(words))
         print(printed, end="")
         return printed
-
-    def claim(self, true: bool, text: str) -> None:
-        print(f"  {'ok ' if true else 'NO:'} {text}")
-        if not true:
-            self.broken.append(text)
 
     def ping(self) -> None:
         """ns1 pings tap2's address."""
@@ -145,17 +152,17 @@ def main() -> int:
         print("the demo makes network namespaces: run it as root", file=sys.stderr)
         return 4
     sweep()
+    claim = Claims()
     lab = Lab()
-    demo = Demo(lab)
     try:
         with lab:
-            demo.run()
+            Demo(lab, claim).run()
     except (CommandError, LeftoverError) as error:
-        demo.broken.append(str(error))
+        claim.broken.append(str(error))
     left = leftovers(lab.token)
-    demo.claim(not left, f"everything is removed: namespaces, devices, processes {left or ''}")
-    if demo.broken:
-        print("\nNot as announced:", *demo.broken, sep="\n  ")
+    claim(not left, f"everything is removed: namespaces, devices, processes {left or ''}")
+    if claim.broken:
+        print("\nNot as announced:", *claim.broken, sep="\n  ")
         return 1
     print("\nAll of it was as announced.")
     return 0

@@ -93,12 +93,8 @@ class Writer:
         where = [["_uuid", "==", ["uuid", str(uuid)]]]
         return [{"op": "mutate", "table": table, "where": where, "mutations": mutations}]
 
-    def has_written(self, uuid: UUID, column: str) -> bool:
-        """Whether the column was set over this connection."""
-        return (uuid, column) in self._written
-
-    def knows(self, uuid: UUID, column: str) -> bool:
-        """Whether a column of a row has been written, with anything but nothing."""
+    def has_filled(self, uuid: UUID, column: str) -> bool:
+        """Whether the column was set over this connection, and not to nothing."""
         return bool(self._written.get((uuid, column)))
 
     def forget(self) -> None:
@@ -228,19 +224,22 @@ class Feedback:
     ) -> list[Operation]:
         """State of an Interface; its counters if `devices` is given, or when they are the first."""
         error = plan.errors.get(uuid)
-        columns: Columns = {"ofport": -1 if error else plan.ofports[uuid], "error": error}
+        columns: Columns = {"ofport": -1 if error else plan.ofports.get(uuid, -1), "error": error}
         port = ports.get(uuid)
         if port is None:
             return self._writer.update("Interface", uuid, columns | _NO_DEVICE | {"statistics": {}})
         columns |= _device_columns(port)
-        if devices is not None or not self._writer.has_written(uuid, "statistics"):
+        if devices is not None or not self._writer.has_filled(uuid, "statistics"):
             device = (devices or {}).get(port.device.ifindex) if port.device else None
             statistics = interface_statistics(self._counters.port(port.number), device)
             columns["statistics"] = dict(sorted(statistics.items()))
         return self._writer.update("Interface", uuid, columns)
 
-    def _mirror(self, uuid: UUID, plan: Plan) -> list[Operation]:
+    def _mirror(self, uuid: UUID, plan: Plan, *, due: bool = False) -> list[Operation]:
+        """Statistics of a Mirror, if they are due, the first, or none any more."""
         slot = plan.slots.mirrors.get(uuid)
+        if slot is not None and not due and self._writer.has_filled(uuid, "statistics"):
+            return []
         statistics = {}
         if slot is not None:
             counts = self._counters.mirror(slot)
@@ -256,7 +255,7 @@ class Feedback:
         for uuid in ports:
             operations += self._interface(uuid, plan, ports, devices)
         for uuid in plan.slots.mirrors:
-            operations += self._mirror(uuid, plan)
+            operations += self._mirror(uuid, plan, due=True)
         return operations
 
 

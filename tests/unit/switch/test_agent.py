@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The switch's process on a real database, with the kernel played."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from heliograph.errors import HeliographError
+from heliograph.kernel.dataplane import DataPlane
+from heliograph.kernel.devices import Devices
+from heliograph.ovsdb import server
+from heliograph.ovsdb.client import Client
+from heliograph.ovsdb.errors import TransactionError
+from heliograph.switch import agent
+from heliograph.switch.plan import Slots
+from heliograph.switch.reconcile import Prepared
+from heliograph.switch.restores import Restores
+
+PATIENCE = 5.0
+
+
+class Kernel:
+    """Stands for the Reconciler: `faults` are raised or returned, one a pass."""
+
+    def __init__(self) -> None:
+        self.faults: list[Any] = []
+        self.passes = 0
+        self.slots = Slots()
+        self.bridges: dict[int, Any] = {}
+
+    async def prepare(self, wanted: Any) -> Prepared:
+        return Prepared(errors=dict(wanted.errors))
+
+    def apply(self, plan: Any, present: Any) -> dict[Any, str]:
+        self.passes += 1
+        fault = self.faults.pop(0) if self.faults else {}
+        if isinstance(fault, BaseException):
+            raise fault
+        return cast("dict[Any, str]", fault)
+
+    async def release(self, wanted: Any, present: Any) -> None:
+        pass
+
+
+class Scene:
+    """A running agent, and a client of its database."""
+
+    def __init__(self, kernel: Kernel, client: Client, running: "asyncio.Task[None]") -> None:
+        self.kernel, self.client, self.running = kernel, client, running
+
+    async def configure(self) -> None:
+        """Raise next_cfg, as ovs-vsctl does."""
+        mutation = [["next_cfg", "+=", 1]]
+        where: list[Any] = []
+        await self.client.transact(
+            [{"op": "mutate", "table": "Open_vSwitch", "where": where, "mutations": mutation}]
+        )
+
+    async def applied(self) -> bool:
+        """Whether cur_cfg is next_cfg."""
+        (result,) = await self.client.transact(
+            [{"op": "select", "table": "Open_vSwitch", "where": []}]
+        )
+        (root,) = result["rows"]
+        return bool(root["cur_cfg"] == root["next_cfg"])
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> bool:
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():
+            await asyncio.sleep(0.01)
+    return True
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    kernel = Kernel()
+    monkeypatch.setattr(agent, "Reconciler", lambda *_: kernel)
+    stop, end = asyncio.Event(), asyncio.Event()
+    database = asyncio.create_task(server.serve(tmp_path, None, extra_sockets=[], stop=end))
+    socket = tmp_path / "db.sock"
+    while not socket.exists():
+        await asyncio.sleep(0.01)
+    remote = f"unix:{socket}"
+
+    async def stats() -> dict[int, Any]:
+        return {}
+
+    fdb = SimpleNamespace(sweep=lambda bridges: 0)
+    plane = cast("DataPlane", SimpleNamespace(counters=None, fdb=fdb))
+    devices = cast("Devices", SimpleNamespace(on_change=None, stats=stats, by_index={}))
+    async with await Client.connect(remote) as client:
+        await client.transact([{"op": "insert", "table": "Open_vSwitch", "row": {}}])
+        made = agent.Agent(remote, plane, devices, Restores(tmp_path / "devices.json"))
+        running = asyncio.create_task(made.run(stop))
+        yield Scene(kernel, client, running)
+        stop.set()
+        await asyncio.wait({running})
+    end.set()
+    await database
+
+
+async def test_ready_is_said_once_and_cur_cfg_follows(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(3):
+        await scene.configure()
+        assert await eventually(scene.applied)
+    assert capsys.readouterr().out == "ready\n"
+
+
+async def test_a_failing_pass_is_retried_with_back_off_and_said_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    await scene.configure()
+    assert await eventually(scene.applied)
+    await asyncio.sleep(0.05)  # what that transaction itself brings about is over
+    caplog.clear()
+    scene.kernel.faults = [OSError(12, "Cannot allocate memory")] * 3
+    before = scene.kernel.passes
+    began = asyncio.get_running_loop().time()
+    await scene.configure()
+    assert await eventually(scene.applied)
+    assert asyncio.get_running_loop().time() - began > 0.1 + 0.2 + 0.4 - 0.1, "no back-off"
+    assert scene.kernel.passes - before <= 6, "it spins"
+    said = [record for record in caplog.records if "could not be put in force" in record.message]
+    assert len(said) == 1 and said[0].levelno == logging.WARNING
+    assert not scene.running.done()
+
+
+async def test_a_bug_ends_the_process_with_its_traceback(scene: Scene) -> None:
+    await scene.configure()
+    assert await eventually(scene.applied)
+    scene.kernel.faults = [KeyError("bug")]
+    await scene.configure()
+    await asyncio.wait({scene.running}, timeout=PATIENCE)
+    with pytest.raises(KeyError, match="bug"):
+        scene.running.result()
+
+
+@pytest.mark.parametrize("error", [TransactionError("timed out", "", 0), HeliographError("lost")])
+async def test_what_the_database_refused_is_written_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: HeliographError
+) -> None:
+    await scene.configure()
+    assert await eventually(scene.applied)
+    transact = Client.transact
+    refused: list[Any] = []
+
+    async def once(self: Client, operations: Any, database: str = "Open_vSwitch") -> list[Any]:
+        if self is not scene.client and not refused:
+            refused.append(operations)
+            raise error
+        return await transact(self, operations, database)
+
+    monkeypatch.setattr(Client, "transact", once)
+    await scene.configure()
+    assert await eventually(scene.applied)
+    assert refused and not scene.running.done()
+
+
+async def test_a_user_who_lowers_cur_cfg_gets_it_back(scene: Scene) -> None:
+    await scene.configure()
+    assert await eventually(scene.applied)
+    operation = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"cur_cfg": 0}}
+    await scene.client.transact([operation])
+    assert await eventually(scene.applied)
+
+
+def test_back_off_doubles_up_to_its_limit_and_begins_anew() -> None:
+    waits = agent.BackOff()
+    assert [waits.next() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    waits.reset()
+    assert waits.next() == 0.1

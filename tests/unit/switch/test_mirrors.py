@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which mirrors work, and what is said of those that do not (D1, rules 3, 91 to 94)."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.unit.switch.conftest import Rows
+
+from heliograph.switch import mirrors
+
+FINE = "works"
+
+
+class Scene:
+    """Bridge br0 with ports a (works), b (does not) and a stranger on br1."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.a, self.b, self.stranger = (rows.port(name) for name in ("a", "b", "stranger"))
+        self.states: dict[UUID, str | None] = {self.a: None, self.b: "device b is down"}
+
+    def judge(self, *, placed: bool = True, **columns: Any) -> tuple[bool, str]:
+        """Whether a mirror with these columns has a place, and what is said of it."""
+        mirror = self.rows.add("Mirror", name="m0", **columns)
+        self.rows.bridge("br0", (self.a, self.b), mirrors=(mirror,))
+        bridge = next(b for b in self.rows.intent.bridges if b.name == "br0")
+        texts = mirrors.problems(bridge.mirrors[0], bridge, self.states, placed)
+        return mirrors.can_work(bridge.mirrors[0], bridge), "; ".join(texts) or FINE
+
+
+@pytest.fixture
+def scene(rows: Rows) -> Scene:
+    return Scene(rows)
+
+
+def test_outputs(scene: Scene) -> None:
+    assert scene.judge(select_all=True, output_port=scene.a) == (True, FINE)
+
+
+@pytest.mark.parametrize(
+    ("output", "vlan", "works", "words"),
+    [
+        (None, None, False, "has no output, so the mirror is off: set mirror m0 output_port=PORT"),
+        (None, 7, False, "RSPAN"),
+        ("a", 7, True, "output_vlan is ignored: clear mirror m0 output_vlan"),
+        ("b", None, True, "its output does not work: device b is down"),
+        ("stranger", None, False, "not on bridge br0"),
+    ],
+)
+def test_outputs_that_are_wrong(
+    scene: Scene, output: str | None, vlan: int | None, works: bool, words: str
+) -> None:
+    port = getattr(scene, output) if output else None
+    able, said = scene.judge(select_all=True, output_port=port, output_vlan=vlan)
+    assert able == works and words in said
+
+
+def test_a_filter_turns_it_off(scene: Scene) -> None:
+    able, said = scene.judge(select_all=True, output_port=scene.a, filter="tcp")
+    assert not able and "filter is not supported" in said
+
+
+def test_no_place_left(scene: Scene) -> None:
+    assert (
+        "32 mirrors already" in scene.judge(select_all=True, output_port=scene.a, placed=False)[1]
+    )
+
+
+def test_ports_of_other_bridges_are_ignored_and_none_is_not_all(scene: Scene) -> None:
+    """Rule 3."""
+    able, said = scene.judge(select_src_port=(scene.stranger,), output_port=scene.a)
+    assert able and "1 selected port(s) are not on bridge br0" in said and "selects no port" in said
+    bridge = next(b for b in scene.rows.intent.bridges if b.name == "br0")
+    entry = mirrors.entry(bridge.mirrors[0], {scene.a: 1, scene.b: 2}, 32)
+    assert entry.sources == entry.destinations == frozenset()
+
+
+def test_select_all_takes_every_port_and_ignores_the_lists(scene: Scene) -> None:
+    """Rule 2."""
+    _, said = scene.judge(
+        select_all=True, select_src_port=(scene.stranger,), output_port=scene.a, select_vlan=(5,)
+    )
+    assert said == FINE
+    bridge = next(b for b in scene.rows.intent.bridges if b.name == "br0")
+    entry = mirrors.entry(bridge.mirrors[0], {scene.a: 1, scene.b: 2}, 3 * 32 + 5)
+    assert entry.sources == entry.destinations == {1, 2}
+    assert (entry.number, entry.slot, entry.output_port, entry.vlans) == (5, 101, 1, frozenset({5}))
