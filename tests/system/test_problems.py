@@ -268,6 +268,34 @@ def guest_mac(namespace: Namespace, device: str) -> str:
     return namespace.mac(device).hex(":")
 
 
+def test_what_is_done_to_our_devices_is_mended(bridge: Heliograph, ovs: Tools) -> None:
+    host = bridge.host
+    before = ovs.vsctl("get interface tap1 ofport")
+    host.address_up("br0", "10.7.0.9/24")
+
+    def works() -> bool:
+        frame = host.mac("br0") + bytes.fromhex("020000000001") + b"\x88\xb6" + bytes(46)
+        with Capture(host, "br0") as seen:
+            host.send("tap1", [frame])
+            return frame in [f.data for f in seen.collect(1, timeout=0.3)]
+
+    assert eventually(works)
+    far = host.ip("-o link show tap1").split("tap1@")[1].split(":")[0]
+    for deed in f"set {far} down", f"delete {far}", "delete tap1", "set tap1 name renamed":
+        host.ip(f"link {deed}")
+        time.sleep(0.05)
+        if deed.startswith("delete"):
+            assert eventually(lambda: "tap1" in host.ip("-o link show"), SOON), deed
+            host.ip("link set tap1 up")
+        if "renamed" in deed:
+            host.ip("link set renamed name tap1")
+        assert eventually(works, 2 * SOON), deed
+        assert ovs.vsctl("get interface tap1 ofport") == before
+    host.ip("link set tap1 promisc on")
+    ovs.vsctl("del-port tap1")
+    assert "tap1" not in host.ip("-o link show")
+
+
 def test_mtu_and_mac(bridge: Heliograph, ovs: Tools, uplink: Namespace) -> None:
     host = bridge.host
 
