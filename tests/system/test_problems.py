@@ -323,6 +323,29 @@ def test_mtu_and_mac(bridge: Heliograph, ovs: Tools, uplink: Namespace) -> None:
     assert "tap1" in host.ip("-o link show"), "bad input cost a device"
 
 
+def test_what_a_guest_does_with_its_device_is_seen(
+    bridge: Heliograph, ovs: Tools, guest: Callable[[str], Namespace]
+) -> None:
+    ns1 = guest("ns1")
+    bridge.move("tap1", ns1)
+    assert eventually(lambda: ovs.vsctl("get interface tap1 admin_state") == "up", SOON)
+    ns1.ip("link set tap1 down")
+    assert eventually(lambda: ovs.vsctl("get interface tap1 admin_state") == "down", SOON)
+    ns1.ip("link set tap1 mtu 1234")
+    ns1.ip("link set tap1 address 02:00:00:00:00:99")
+    ovs.vsctl("set interface tap1 mtu_request=1400")
+    assert "where you must set it" in said(ovs, "port", "tap1")
+    columns = "--columns=mtu,mac_in_use list interface tap1"
+    # With the next refresh of the statistics, at most 5 s later.
+    assert eventually(lambda: {"1234", "02:00:00:00:00:99"} <= set(_words(ovs.vsctl(columns))), 7)
+    ns1.ip("link set tap1 mtu 1400")
+    assert eventually(lambda: said(ovs, "port", "tap1") == "", 7)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace('"', " ").split()
+
+
 def test_deleting_ports_and_bridges_removes_everything(
     bridge: Heliograph, ovs: Tools, uplink: Namespace
 ) -> None:
