@@ -267,6 +267,34 @@ def guest_mac(namespace: Namespace, device: str) -> str:
     return namespace.mac(device).hex(":")
 
 
+def test_what_is_done_to_our_devices_is_mended(bridge: Heliograph, ovs: Tools) -> None:
+    host = bridge.host
+    before = ovs.vsctl("get interface tap1 ofport")
+    host.address_up("br0", "10.7.0.9/24")
+
+    def works() -> bool:
+        frame = host.mac("br0") + bytes.fromhex("020000000001") + b"\x88\xb6" + bytes(46)
+        with Capture(host, "br0") as seen:
+            host.send("tap1", [frame])
+            return frame in [f.data for f in seen.collect(1, timeout=0.3)]
+
+    assert eventually(works)
+    far = host.ip("-o link show tap1").split("tap1@")[1].split(":")[0]
+    for deed in f"set {far} down", f"delete {far}", "delete tap1", "set tap1 name renamed":
+        host.ip(f"link {deed}")
+        time.sleep(0.05)
+        if deed.startswith("delete"):
+            assert eventually(lambda: "tap1" in host.ip("-o link show"), SOON), deed
+            host.ip("link set tap1 up")
+        if "renamed" in deed:
+            host.ip("link set renamed name tap1")
+        assert eventually(works, 2 * SOON), deed
+        assert ovs.vsctl("get interface tap1 ofport") == before
+    host.ip("link set tap1 promisc on")
+    ovs.vsctl("del-port tap1")
+    assert "tap1" not in host.ip("-o link show")
+
+
 def test_mtu_and_mac(bridge: Heliograph, ovs: Tools, uplink: Namespace) -> None:
     host = bridge.host
 
@@ -292,6 +320,29 @@ def test_mtu_and_mac(bridge: Heliograph, ovs: Tools, uplink: Namespace) -> None:
     ovs.vsctl("set interface tap1 mac=nonsense")
     assert "nonsense" in said(ovs, "port", "tap1") and error(ovs, "tap1") == ""
     assert "tap1" in host.ip("-o link show"), "bad input cost a device"
+
+
+def test_what_a_guest_does_with_its_device_is_seen(
+    bridge: Heliograph, ovs: Tools, guest: Callable[[str], Namespace]
+) -> None:
+    ns1 = guest("ns1")
+    bridge.move("tap1", ns1)
+    assert eventually(lambda: ovs.vsctl("get interface tap1 admin_state") == "up", SOON)
+    ns1.ip("link set tap1 down")
+    assert eventually(lambda: ovs.vsctl("get interface tap1 admin_state") == "down", SOON)
+    ns1.ip("link set tap1 mtu 1234")
+    ns1.ip("link set tap1 address 02:00:00:00:00:99")
+    ovs.vsctl("set interface tap1 mtu_request=1400")
+    assert "where you must set it" in said(ovs, "port", "tap1")
+    columns = "--columns=mtu,mac_in_use list interface tap1"
+    # With the next refresh of the statistics, at most 5 s later.
+    assert eventually(lambda: {"1234", "02:00:00:00:00:99"} <= set(_words(ovs.vsctl(columns))), 7)
+    ns1.ip("link set tap1 mtu 1400")
+    assert eventually(lambda: said(ovs, "port", "tap1") == "", 7)
+
+
+def _words(text: str) -> list[str]:
+    return text.replace('"', " ").split()
 
 
 def test_deleting_ports_and_bridges_removes_everything(

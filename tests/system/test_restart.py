@@ -203,13 +203,19 @@ def links(host: Namespace) -> dict[str, str]:
     return {line[1].split("@")[0]: line[2].split(" mode ")[0] for line in lines}
 
 
-def test_ephemeral_leaves_nothing(lab: Lab) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_ephemeral_leaves_nothing(lab: Lab, killed: bool) -> None:
+    """Not even when the supervisor is killed: its children end in order."""
     switch = Heliograph(lab, ephemeral=True)
     found = links(switch.host)
     switch.start()
     Tools(switch.rundir).vsctl("add-br br0")
     assert "br0" in links(switch.host)
-    assert switch.stop() == 0
+    if killed:
+        kill(switch.process.pid)
+        assert eventually(lambda: switch.host.pids() == [])
+    else:
+        assert switch.stop() == 0
     assert links(switch.host) == found
     assert mounts_below(lab.directory) == []
 
@@ -243,6 +249,11 @@ def test_a_private_mount_namespace_is_refused(lab: Lab) -> None:
         assert refused.returncode == 4, refused.stderr
         assert "nsenter --net=" in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert not switch.rundir.exists() and links(switch.host).keys() == {"lo"}
+    passing = lab.start(
+        switch.host, *inside, HELIO, "run", "--rundir", lab.path("e"), "--ephemeral"
+    )
+    passing.wait_for_line("ready")
+    assert passing.stop() == 0
 
 
 def test_kills_in_the_middle_of_work_lose_no_frame_and_no_device(lab: Lab, scene: Scene) -> None:

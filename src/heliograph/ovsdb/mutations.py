@@ -141,10 +141,12 @@ def _check_arithmetic(column: Column, mutator: str, json: Json) -> None:
 
 def _delete_argument(column_type: ColumnType, json: Json, names: NameLookup | None) -> Datum:
     # RFC 7047 section 5.1: from a map, either pairs or keys may be deleted.
-    relaxed = column_type.bounded(0, UNLIMITED)
-    if column_type.is_map and not (isinstance(json, list) and json[:1] == ["map"]):
+    try:
+        return column_type.relaxed.parse(json, names)
+    except OvsdbError:
+        if not column_type.is_map:
+            raise
         return ColumnType(column_type.key, None, 0, UNLIMITED).parse(json, names)
-    return relaxed.parse(json, names)
 
 
 def _mismatch(column: Column, mutator: str, json: Json) -> OvsdbError:

@@ -41,6 +41,7 @@ class TableSchema:
     strong: tuple[Column, ...] = field(init=False)
     weak: tuple[Column, ...] = field(init=False)
     defaults: dict[str, Datum] = field(init=False)
+    filled: dict[str, Datum] = field(init=False)  # those of sets and maps that are not empty
 
     def __post_init__(self) -> None:
         columns = self.columns.values()
@@ -49,6 +50,8 @@ class TableSchema:
         object.__setattr__(self, "strong", strong)
         object.__setattr__(self, "weak", weak)
         object.__setattr__(self, "defaults", {c.name: c.type.default for c in columns})
+        filled = {c.name: c.type.default for c in columns if c.type.is_composite and c.type.n_min}
+        object.__setattr__(self, "filled", filled)
 
     def column(self, name: str, syntax: Json = None) -> Column:
         """The column called `name`, also `_uuid` and `_version`.

@@ -28,7 +28,7 @@ from heliograph.ovsdb.database import Commit, Database, Row
 from heliograph.ovsdb.errors import Json, MalformedError, OvsdbError, WireError
 from heliograph.ovsdb.schema import Column, Schema, TableSchema
 from heliograph.ovsdb.transaction import Transaction
-from heliograph.ovsdb.types import is_uuid
+from heliograph.ovsdb.types import Datum, is_uuid
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,17 @@ def encode_record(json: Json) -> bytes:
 def commit_record(schema: Schema, commit: Commit) -> bytes:
     """The record of a commit; empty if it changed nothing that is kept on disk."""
     record: dict[str, Json] = {}
+    as_diff = not any(
+        _is_ambiguous(schema.tables[name], old, new)
+        for name, changed in commit.changes.items()
+        for old, new in changed.values()
+    )
     for name, changed in commit.changes.items():
         table = schema.tables[name]
         rows = {
             row: rows
             for row, (old, new) in changed.items()
-            if (rows := _row_json(table, old, new)) != {} or old is None
+            if (rows := _row_json(table, old, new, as_diff)) != {} or old is None
         }
         if rows:
             record[name] = rows
@@ -75,20 +80,32 @@ def commit_record(schema: Schema, commit: Commit) -> bytes:
         return b""
     if commit.comment:
         record["_comment"] = commit.comment
-    return encode_record({"_date": _now(), "_is_diff": True, **record})
+    if as_diff:
+        record["_is_diff"] = True
+    return encode_record({"_date": _now(), **record})
 
 
-def _row_json(table: TableSchema, old: Row | None, new: Row | None) -> Json:
-    """A new row without its defaults, the differences of an old one, None for one deleted."""
+def _is_ambiguous(table: TableSchema, old: Row | None, new: Row | None) -> bool:
+    # ovsdb-server 3.1 reads a difference from a default that is not empty, such as the one
+    # target "" of a NetFlow row, as the new value. So such changes are written as values.
+    return bool(table.filled) and any(
+        old is not None and new is not None and old[name] == default and new[name] != default
+        for name, default in table.filled.items()
+    )
+
+
+def _row_json(table: TableSchema, old: Row | None, new: Row | None, as_diff: bool) -> Json:
+    """A new row without its defaults, the changed columns of an old one, None for one deleted."""
     if new is None:
         return None
     if old is None:
         return _new_row_json(table, new)
-    return {
-        column.name: column.type.to_json(column.type.diff(old[column.name], new[column.name]))
-        for column in table.columns.values()
-        if column.persistent and old[column.name] != new[column.name]
-    }
+    changed: dict[str, Json] = {}
+    for name, column in table.columns.items():
+        if column.persistent and old[name] is not new[name] and old[name] != new[name]:
+            datum = column.type.diff(old[name], new[name]) if as_diff else new[name]
+            changed[name] = column.type.to_json(datum)
+    return changed
 
 
 def _new_row_json(table: TableSchema, row: Row) -> Json:
@@ -343,14 +360,13 @@ def _apply(schema: Schema, rows: Snapshot, record: dict[str, Json]) -> None:
             new = dict(table.defaults if old is None else old)
             for column_name, value in json.items():
                 column = table.column(column_name)
-                new[column_name] = _column_datum(column, new[column_name], value, is_diff)
+                as_diff = is_diff and old is not None and column.type.is_composite
+                new[column_name] = _column_datum(column, new[column_name], value, as_diff)
             rows[name][row] = new
 
 
-def _column_datum(column: Column, old: Json, value: Json, is_diff: bool) -> Json:
-    # ovsdb-server takes a value where the column has its default as the value itself, since a
-    # row's first record has values, not differences.
-    if not is_diff or not column.type.is_composite or old == column.type.default:
+def _column_datum(column: Column, old: Datum, value: Json, as_diff: bool) -> Datum:
+    if not as_diff:
         return column.type.parse(value)
     new = column.type.apply_diff(old, column.type.relaxed.parse(value))
     column.type.check_count(new)

@@ -99,6 +99,8 @@ class BaseType:
             for extreme in (min(found), max(found)):
                 if not _INT64[0] <= extreme <= _INT64[1]:
                     raise MalformedError("expected integer", extreme)
+        if self.kind == "real":  # a whole one is written without a point
+            found = [float(item) for item in found]
         if self._constrained:
             self.check(found)
         return found

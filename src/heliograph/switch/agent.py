@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -290,10 +290,23 @@ class Agent:
             except HeliographError as error:
                 self._complain("statistics", error)
                 continue
+            await self._look_elsewhere()
             if self._session and self._state:
                 teller, state = self._session.teller, self._state
                 operations = teller.statistics(state.planned, state.ports, counted)
                 await self._write(self._session, operations)
+
+    async def _look_elsewhere(self) -> None:
+        """Ask for users' ends in other namespaces: of their MTU and MAC no event tells us."""
+        state = self._state
+        seen: dict[UUID, feedback.Port] = {}
+        for uuid, port in (state.ports if state else {}).items():
+            if port.device.peer_elsewhere:
+                user = await self._devices.user_end(port.device.ifindex)
+                seen[uuid] = replace(port, user=user)
+                await asyncio.sleep(0)  # a thousand of them are no reason to hold up a pass
+        if state and self._state is state:
+            self._state = replace(state, ports={**state.ports, **seen})
 
     async def _sweep(self) -> None:
         while True:
@@ -320,10 +333,14 @@ async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) ->
     try:
         try:
             plane = DataPlane.open(root)
-        except HeliographError:
+        except (HeliographError, OSError) as error:
             if fresh:
                 bpffs.unmount(root)
-            raise
+            if isinstance(error, HeliographError):
+                raise
+            raise EnvironmentFaultError(
+                f"the data plane below {root} cannot be opened: {error}"
+            ) from error
         try:
             async with Devices() as devices:
                 restores = Restores(rundir / "devices.json")

@@ -27,6 +27,9 @@ Book root
   tags: string*
   notes: {string: string}
   isbn: string?
+Review root
+  of: ~Book*
+  best: ~Book
 """,
 )
 ROW = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(4)]
@@ -39,6 +42,12 @@ def insert(number: int, **row: Any) -> Any:
 def update(number: int, **row: Any) -> Any:
     where = [["_uuid", "==", ["uuid", ROW[number]]]]
     return {"op": "update", "table": "Book", "where": where, "row": row}
+
+
+def review(number: int, *, of: list[int], best: int) -> Any:
+    books = ["set", [["uuid", ROW[book]] for book in of]]
+    row = {"of": books, "best": ["uuid", ROW[best]]}
+    return {"op": "insert", "table": "Review", "uuid": ROW[number], "row": row}
 
 
 def transact(*operations: Any) -> tuple[str, list[Any]]:
@@ -125,6 +134,21 @@ CONVERSATIONS: dict[str, list[tuple[str, tuple[str, list[Any]]]]] = {
         ("b", transact(update(0, title="one"))),
         ("b", transact({"op": "select", "table": "Book", "where": [], "columns": ["pages"]})),
     ],
+    "weak references": [
+        START,
+        ("a", ("monitor_cond", ["Talk", 1, {"Review": [{"columns": ["of", "best"]}]}])),
+        ("b", transact(insert(1, title="one"))),
+        ("b", transact(review(2, of=[0, 1, 3], best=1))),
+        ("b", transact(review(3, of=[0], best=3))),
+        ("b", transact({"op": "delete", "table": "Book", "where": [["title", "==", "zero"]]})),
+        (
+            "b",
+            transact({"op": "select", "table": "Review", "where": [], "columns": ["of", "best"]}),
+        ),
+        ("b", transact({"op": "delete", "table": "Book", "where": []})),
+        ("b", transact({"op": "delete", "table": "Review", "where": []})),
+        ("b", transact({"op": "delete", "table": "Book", "where": []})),
+    ],
     "locks": [
         ("a", ("lock", ["l"])),
         ("b", ("lock", ["l"])),
@@ -157,9 +181,9 @@ CONVERSATIONS: dict[str, list[tuple[str, tuple[str, list[Any]]]]] = {
 class TheirClients:
     def __init__(self, connect: Callable[[], Any]) -> None:
         self.clients = {"a": connect(), "b": connect()}
-        self.clients["a"].request(
-            "transact", "Talk", {"op": "delete", "table": "Book", "where": []}
-        )
+        for table in ("Review", "Book"):
+            delete: Any = {"op": "delete", "table": table, "where": []}
+            self.clients["a"].request("transact", "Talk", delete)
 
     def say(self, who: str, message: Any) -> dict[str, list[Any]]:
         self.clients[who].send(message)

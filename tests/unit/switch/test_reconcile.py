@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to devices and maps, and in which order, with the kernel played."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from tests.unit.switch.conftest import Rows, device
+
+from heliograph.errors import HeliographError
+from heliograph.kernel.dataplane import DataPlane
+from heliograph.kernel.devices import Device, Devices, Restore
+from heliograph.switch import plan
+from heliograph.switch.reconcile import Reconciler
+from heliograph.switch.restores import Restores
+
+
+class Host:
+    """Devices of a namespace; `deeds` are the changes made to them."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.by_name: dict[str, Device] = {}
+        self.by_index: dict[int, Device] = {}
+        self.deeds: list[str] = []
+        self.refuse: set[str] = set()
+
+    def put(self, made: Device) -> Device:
+        self.by_name[made.name] = self.by_index[made.ifindex] = made
+        return made
+
+    def _do(self, what: str, ifindex: int, **facts: Any) -> None:
+        if what.split(maxsplit=1)[0] in self.refuse:
+            raise HeliographError(f"refused: {what}")
+        self.deeds.append(what)
+        self.put(dataclasses.replace(self.by_index[ifindex], **facts))
+
+    async def create_internal(
+        self, name: str, far_name: str, alias: str, mac: str, mtu: int
+    ) -> tuple[Device, Device]:
+        self.deeds.append(f"create {name} {mtu}")
+        index = 100 + len(self.by_index)
+        user = self.put(device(index, name, mac=mac, mtu=mtu, peer=index + 1))
+        return user, self.put(device(index + 1, far_name, peer=index))
+
+    async def set_mac(self, ifindex: int, mac: str) -> None:
+        self._do(f"mac {mac}", ifindex, mac=mac)
+
+    async def set_mtu(self, ifindex: int, mtu: int) -> None:
+        self._do(f"mtu {mtu}", ifindex, mtu=mtu)
+
+    async def set_up(self, ifindex: int, up: bool) -> None:
+        self._do(f"up {up}", ifindex, admin_up=up)
+
+    def why_not(self, made: Device) -> str | None:
+        return "it has a master" if made.master else None
+
+    async def as_found(self, ifindex: int) -> Restore:
+        made = self.by_index[ifindex]
+        return Restore(ifindex, made.name, made.mac, made.promiscuous, False)
+
+    async def take(self, ifindex: int) -> None:
+        assert Restores(self.file).get(ifindex), "changed before it was written how it was"
+        self._do("take", ifindex, promiscuous=True)
+
+    async def release(self, restore: Restore) -> None:
+        if restore.ifindex in self.by_index:
+            self._do("release", restore.ifindex, promiscuous=restore.promiscuous)
+
+    async def delete(self, *ifindexes: int) -> None:
+        for ifindex in ifindexes:
+            made = self.by_index.pop(ifindex)
+            del self.by_name[made.name]
+            self.deeds.append(f"delete {made.name}")
+
+
+class Plane:
+    """The data plane's maps, as far as devices are concerned."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.linked: dict[int, tuple[int, int]] = {}
+        self.switched: list[int] = []
+        self.refuse: set[int] = set()
+        nothing = SimpleNamespace(zero=lambda slot: None)
+        self.counters = SimpleNamespace(port_map=nothing, mirror_map=nothing)
+
+    def rows(self, first: int, count: int) -> dict[int, UUID]:
+        return {}
+
+    def set_row(self, index: int, row: UUID | None) -> None:
+        pass
+
+    def carry_over(self) -> None:
+        pass
+
+    def take_over(self) -> None:
+        pass
+
+    def clear_bridge(self, slot: int) -> None:
+        self.switched.append(-1 - slot)
+
+    def switch_over(self, bridge: Any) -> None:
+        if bridge.slot in self.refuse:
+            raise OSError(12, "Cannot allocate memory")
+        self.switched.append(bridge.slot)
+
+    def devices(self) -> dict[int, tuple[int, int]]:
+        return dict(self.linked)
+
+    def attached(self) -> frozenset[int]:
+        return frozenset(self.linked)
+
+    def set_device(self, ifindex: int, bridge: int, port: int) -> None:
+        self.linked[ifindex] = (bridge, port)
+
+    def attach(self, ifindex: int) -> None:
+        pass
+
+    def detach(self, ifindex: int) -> None:
+        self.host.deeds.append(f"detach {ifindex}")
+
+    def forget_device(self, ifindex: int) -> None:
+        self.linked.pop(ifindex, None)
+
+
+class Scene:
+    """A reconciler on a played kernel, and rows to follow."""
+
+    def __init__(self, rows: Rows, file: Path) -> None:
+        self.rows, self.file = rows, file
+        self.host = Host(file)
+        self.plane = Plane(self.host)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process."""
+        plane, devices = cast("DataPlane", self.plane), cast("Devices", self.host)
+        self.reconciler = Reconciler(plane, devices, Restores(self.file))
+
+    async def follow(self) -> tuple[list[str], dict[UUID, str], dict[UUID, str]]:
+        """One pass: the deeds on devices, errors by Interface row, remarks by Port row."""
+        wanted = plan.devices(self.rows.intent)
+        prepared = await self.reconciler.prepare(wanted)
+        made = plan.plan(self.rows.intent, prepared.present, prepared.errors, self.reconciler.slots)
+        faults = self.reconciler.apply(made, prepared.present)
+        await self.reconciler.release(wanted, prepared.present)
+        deeds, self.host.deeds = self.host.deeds, []
+        return deeds, prepared.errors | faults, prepared.remarks
+
+
+@pytest.fixture
+def scene(rows: Rows, tmp_path: Path) -> Scene:
+    return Scene(rows, tmp_path / "devices.json")
+
+
+async def test_an_internal_port_is_made_once_and_followed(scene: Scene) -> None:
+    port = scene.rows.port("tap1")
+    bridge = scene.rows.bridge("br0", (port,))
+    interface = scene.rows.interface_of(port)
+    assert (await scene.follow())[0] == ["create tap1 1500"]
+    assert (await scene.follow())[0] == []
+    scene.rows.set("Interface", interface, mtu_request=9000, mac="02:00:00:00:00:01")
+    assert (await scene.follow())[0] == ["mac 02:00:00:00:00:01", "mtu 9000"]
+    scene.rows.set("Interface", interface, mtu_request=None, mac=None)
+    stable = plan.Internal(interface, port, "tap1", None, None, "br0").stable_mac
+    assert (await scene.follow())[0] == [f"mac {stable}", "mtu 1500"]
+    scene.rows.set("Bridge", bridge, ports=())
+    deeds, _, _ = await scene.follow()
+    assert deeds[0].startswith("delete hg"), "ours go before their pins do"
+    assert deeds[1].startswith("detach")
+
+
+async def test_what_the_user_set_himself_stays_his(scene: Scene) -> None:
+    port = scene.rows.port("tap1")
+    scene.rows.bridge("br0", (port,))
+    await scene.follow()
+    user = scene.host.by_name["tap1"]
+    scene.host.put(dataclasses.replace(user, mtu=9000, mac="02:00:00:00:00:05"))
+    assert (await scene.follow())[0] == []
+    scene.restart()
+    assert (await scene.follow())[0] == []
+
+
+async def test_a_new_process_applies_what_rows_ask_for(scene: Scene) -> None:
+    port = scene.rows.port("tap1")
+    scene.rows.bridge("br0", (port,))
+    await scene.follow()
+    scene.restart()
+    interface = scene.rows.interface_of(port)
+    scene.rows.set("Interface", interface, mtu_request=1400, mac="02:00:00:00:00:01")
+    assert (await scene.follow())[0] == ["mac 02:00:00:00:00:01", "mtu 1400"]
+
+
+async def test_a_refused_setting_costs_no_device_and_is_said_until_mended(scene: Scene) -> None:
+    port = scene.rows.port("tap1")
+    scene.rows.bridge("br0", (port,))
+    await scene.follow()
+    scene.host.refuse = {"mtu"}
+    scene.rows.set("Interface", scene.rows.interface_of(port), mtu_request=70000)
+    for _ in range(2):
+        deeds, errors, remarks = await scene.follow()
+        assert deeds == [] and errors == {} and "refused" in remarks[port]
+    scene.host.refuse = set()
+    assert await scene.follow() == (["mtu 70000"], {}, {})
+
+
+async def test_an_existing_device_is_taken_and_put_back(scene: Scene) -> None:
+    interface = scene.rows.add("Interface", name="eth0")
+    port = scene.rows.add("Port", name="eth0", interfaces=(interface,))
+    bridge = scene.rows.bridge("br0", (port,))
+    _, errors, _ = await scene.follow()
+    assert "No such device" in errors[interface]
+    scene.host.put(device(7, "eth0"))
+    assert await scene.follow() == (["take"], {}, {})
+    assert (await scene.follow())[0] == []
+    scene.rows.set("Interface", interface, mtu_request=1400)
+    assert (await scene.follow())[0] == ["mtu 1400"]
+    scene.restart()
+    assert (await scene.follow())[0] == [], "adopted as it is"
+    scene.rows.set("Bridge", bridge, ports=())
+    assert (await scene.follow())[0] == ["detach 7", "mtu 1500", "release"]
+    assert list(Restores(scene.file)) == []
+
+
+async def test_a_device_that_is_refused_is_not_touched(scene: Scene) -> None:
+    interface = scene.rows.add("Interface", name="eth0")
+    scene.rows.bridge("br0", (scene.rows.add("Port", name="eth0", interfaces=(interface,)),))
+    scene.host.put(device(7, "eth0", master=9))
+    deeds, errors, _ = await scene.follow()
+    assert deeds == [] and "master" in errors[interface]
+
+
+async def test_a_bridge_that_the_kernel_refuses_leaves_the_others_alone(scene: Scene) -> None:
+    bridges = [scene.rows.bridge(name, (scene.rows.port(name),)) for name in ("br0", "br1")]
+    scene.plane.refuse = {0}
+    _, faults, _ = await scene.follow()
+    assert len(faults) == 1 and faults.keys() <= set(bridges)
+    assert scene.plane.switched == [1]
+    scene.plane.refuse = set()
+    assert (await scene.follow())[1] == {}
+    assert scene.plane.switched == [1, 0], "only what was refused is done again"
+
+
+async def test_what_a_killed_process_was_making_and_nobody_wants_any_more_goes(
+    scene: Scene,
+) -> None:
+    Restores(scene.file).making = ("hg0123456789ab",)
+    scene.host.put(device(40, "hg0123456789ab"))
+    scene.restart()
+    assert (await scene.follow())[0] == ["delete hg0123456789ab"]
+    assert Restores(scene.file).making == ()
