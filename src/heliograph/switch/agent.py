@@ -301,7 +301,7 @@ class Agent:
         state = self._state
         seen: dict[UUID, feedback.Port] = {}
         for uuid, port in (state.ports if state else {}).items():
-            if port.device.peer_elsewhere:
+            if port.device and port.device.peer_elsewhere:
                 user = await self._devices.user_end(port.device.ifindex)
                 seen[uuid] = replace(port, user=user)
                 await asyncio.sleep(0)  # a thousand of them are no reason to hold up a pass
