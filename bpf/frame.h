@@ -47,6 +47,19 @@ struct crossing {
 	struct tags tags; /* on the "wire" between the two */
 };
 
+/* The search for an entry of the MAC table that gives way to a new one. */
+struct hunt {
+	u32 slot; /* of the bridge */
+	u32 now;
+	u32 places; /* of its table */
+	u32 all;    /* it is so small that every place is looked at */
+	u32 found;
+	u32 entries; /* of the victim's port; void entries come first, whosever they are */
+	u32 age;
+	struct fdb_place place;
+	struct fdb_key victim;
+};
+
 struct frame {
 	struct tags raw;  /* its tag to the bit */
 	struct tags wire; /* its tag as understood: VID and PCP, none if both are 0 */
@@ -73,6 +86,8 @@ struct frame {
 	u32 departure_ifindex;
 	struct fdb_key source;
 	struct fdb_key target;
+	struct fdb_value fresh; /* what is learned of the source */
+	struct hunt hunt;
 	struct level levels[MAX_LEVELS];
 	struct crossing crossing[MAX_CROSSINGS];
 };

@@ -25,6 +25,9 @@ static void *(*const bpf_map_lookup_elem)(void *map,
                                           const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value,
                                          u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*const bpf_map_delete_elem)(void *map,
+                                         const void *key) = (void *)BPF_FUNC_map_delete_elem;
+static u32 (*const bpf_get_prandom_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static long (*const bpf_tail_call)(void *ctx, void *array, u32 slot) = (void *)BPF_FUNC_tail_call;
 static long (*const bpf_loop)(u32 times, void *callback, void *ctx,

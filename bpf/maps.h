@@ -38,6 +38,10 @@ MAP(devices, BPF_MAP_TYPE_HASH, u32, struct device, MAX_DEVICES, BPF_F_NO_PREALL
 MAP(rows, BPF_MAP_TYPE_ARRAY, u32, struct row, MAX_ROWS, 0); /* user space: adoption */
 /* Not LRU: one port's flood of MACs would evict a quiet port's (kernel facts, "MAC table"). */
 MAP(fdb, BPF_MAP_TYPE_HASH, struct fdb_key, struct fdb_value, MAX_FDB, BPF_F_NO_PREALLOC);
+MAP(fdb_order, BPF_MAP_TYPE_HASH, struct fdb_place, struct fdb_key, MAX_FDB, BPF_F_NO_PREALLOC);
+MAP(fdb_flaps, BPF_MAP_TYPE_ARRAY, u32, struct fdb_flap, MAX_BRIDGES, 0);    /* the program */
+MAP(fdb_port_learned, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0);           /* the program */
+MAP(fdb_port_removed, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0);           /* user space */
 MAP(fdb_learned, BPF_MAP_TYPE_ARRAY, u32, struct fdb_count, MAX_BRIDGES, 0); /* the program */
 MAP(fdb_removed, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_BRIDGES, 0);              /* user space */
 MAP(port_stats, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct port_counters, MAX_PORTS, 0);

@@ -14,6 +14,8 @@ enum limits {
 	MAX_ROWS = MAX_BRIDGES + MAX_PORTS + MAX_MIRROR_SLOTS,
 	MAX_DEVICES = 4096,
 	MAX_FDB = 1 << 20,
+	MAX_MOVES = 100,   /* of one MAC in one tick, before it is reported */
+	FDB_SAMPLES = 128, /* places that are looked at for a victim; all of a table this small */
 	MAX_VLANS = 4096,
 	MAX_EVENTS = 96,    /* of one recording */
 	IMAGE_BYTES = 256,  /* of a recorded output's frame that are kept */
@@ -110,6 +112,24 @@ struct fdb_value {
 	u32 port;
 	u32 generation; /* of the port when it was learned */
 	u32 seen;       /* tick */
+	u32 place;      /* in fdb_order */
+	u32 moved;      /* tick of its last move to another port */
+	u32 moves;      /* in that tick */
+};
+
+/* fdb_order: place of an entry in its bridge's table -> its key, to choose a victim from. A place
+ * whose entry is gone, or says another place, is free. */
+struct fdb_place {
+	u32 bridge;
+	u32 place;
+};
+
+/* fdb_flaps: the MAC of a bridge that moved too often last. */
+struct fdb_flap {
+	struct fdb_key key;
+	u32 tick;
+	u32 from; /* ports */
+	u32 to;
 };
 
 /* Only the program writes `learned`, only user space `removed`, in maps of their own, so that
@@ -117,6 +137,9 @@ struct fdb_value {
 struct fdb_count {
 	u32 entries;
 	u32 refused; /* frames whose source found the table full */
+	u32 cursor;  /* place to try next */
+	u32 largest; /* the port that had most entries when a victim was looked for */
+	u32 looked;  /* tick of that */
 };
 
 struct port_counters {

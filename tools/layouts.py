@@ -17,7 +17,7 @@ STRUCTS = [
     "vlan",
     "fdb_key",
     "fdb_value",
-    "fdb_count",
+    "fdb_count", "fdb_place", "fdb_flap",
     "port_counters",
     "mirror_counters",
     "row",

@@ -16,6 +16,8 @@ class Limits(IntEnum):
     MAX_ROWS = 3136
     MAX_DEVICES = 4096
     MAX_FDB = 1048576
+    MAX_MOVES = 100
+    FDB_SAMPLES = 128
     MAX_VLANS = 4096
     MAX_EVENTS = 96
     IMAGE_BYTES = 256
@@ -218,45 +220,77 @@ class FdbKey(NamedTuple):
         return FDB_KEY.pack(self.mac, self.vlan, self.bridge)
 
 
-FDB_VALUE = struct.Struct("=III")
+FDB_VALUE = struct.Struct("=IIIIII")
 
 
 class FdbValue(NamedTuple):
-    """struct fdb_value: 12 bytes."""
+    """struct fdb_value: 24 bytes."""
 
     port: int
     generation: int
     seen: int
+    place: int
+    moved: int
+    moves: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = FDB_VALUE.unpack(data)
-        return cls(values[0], values[1], values[2])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return FDB_VALUE.pack(self.port, self.generation, self.seen)
+        return FDB_VALUE.pack(self.port, self.generation, self.seen, self.place, self.moved, self.moves)
 
 
-FDB_COUNT = struct.Struct("=II")
+FDB_COUNT = struct.Struct("=IIIII")
 
 
 class FdbCount(NamedTuple):
-    """struct fdb_count: 8 bytes."""
+    """struct fdb_count: 20 bytes."""
 
     entries: int
     refused: int
+    cursor: int
+    largest: int
+    looked: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = FDB_COUNT.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return FDB_COUNT.pack(self.entries, self.refused, self.cursor, self.largest, self.looked)
+
+
+FDB_PLACE = struct.Struct("=II")
+
+
+class FdbPlace(NamedTuple):
+    """struct fdb_place: 8 bytes."""
+
+    bridge: int
+    place: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = FDB_PLACE.unpack(data)
         return cls(values[0], values[1])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return FDB_COUNT.pack(self.entries, self.refused)
+        return FDB_PLACE.pack(self.bridge, self.place)
+
+FDB_FLAP_SIZE = 24
+FDB_FLAP_KEY = 0
+FDB_FLAP_TICK = 12
+FDB_FLAP_FROM = 16
+FDB_FLAP_TO = 20
 
 
 PORT_COUNTERS = struct.Struct("=QQQQ20Q")
@@ -420,7 +454,7 @@ REASON_WORDS = {
     "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
-# Counted on the port that a frame came in by; the others on the one it was to leave by.
+# Counted on the port that a frame came in by; others on the one it was to leave by.
 FRAME_REASONS = frozenset(
     {
         Reason.DROP_NOT_READY,
@@ -437,4 +471,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "b92923e97bbe"
+LAYOUT = "908b63298cdb"
