@@ -157,7 +157,7 @@ def generate(btf: Btf, reasons: dict[str, str], frame_reasons: list[str]) -> str
     )
     names = "".join(f"        Reason.DROP_{name},\n" for name in frame_reasons)
     body += (
-        "\n# Counted on the port that a frame came in by; the others on the one it was to leave by.\n"
+        "\n# Counted on the port that a frame came in by; others on the one it was to leave by.\n"
         f"FRAME_REASONS = frozenset(\n    {{\n{names}    }}\n)\n"
     )
     digest = hashlib.sha256(repr((layouts, btf.enum("limits"))).encode()).hexdigest()[:12]

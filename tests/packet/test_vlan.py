@@ -107,9 +107,7 @@ def test_rule_72_native_in(switch: Switch, mode: VlanMode, tag: str, expected: s
         (VlanMode.NATIVE_UNTAGGED, PLAIN, None),
     ],
 )
-def test_rule_72_native_out(
-    switch: Switch, mode: VlanMode, tag: str, expected: str | None
-) -> None:
+def test_rule_72_native_out(switch: Switch, mode: VlanMode, tag: str, expected: str | None) -> None:
     switch.port("b", mode, 5)
     switch.configure()
     assert leaves(switch, tag, "a", "b") == expected

@@ -31,6 +31,11 @@ class MirrorCounts:
     delivered: int
     drops: dict[Reason, int]
 
+    @property
+    def copies(self) -> int:
+        """Hand-overs tried: with an output_port as many as packets selected."""
+        return self.delivered + sum(self.drops.values())
+
 
 def drop_key(reason: Reason) -> str:
     """A reason's key in the statistics columns."""

@@ -21,7 +21,7 @@ from heliograph.kernel.devices import Device, Devices, is_far_end
 from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
-from heliograph.switch import feedback, intent, plan
+from heliograph.switch import feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores, put_back
@@ -212,8 +212,8 @@ class Agent:
             roots = self._session.replica.tables["Open_vSwitch"].values()
             config = next((root["next_cfg"] for root in roots), 0)
             rows = intent.read(self._session.replica)
-        wanted = plan.devices(rows)
-        prepared = await self._reconciler.prepare(wanted)
+        needed = wanted.devices(rows)
+        prepared = await self._reconciler.prepare(needed)
         present = prepared.present
         planned = plan.plan(rows, present, prepared.errors, self._reconciler.slots)
         for port, text in prepared.remarks.items():
@@ -224,7 +224,7 @@ class Agent:
                 planned.complain(row, text)
             else:
                 planned.errors[row] = text
-        await self._reconciler.release(wanted, present)
+        await self._reconciler.release(needed, present)
         ports = await self._look(old.ports, planned, present)
         self._log_changes(old, rows, planned)
         self._state = State(config, rows, planned, ports)
@@ -238,7 +238,9 @@ class Agent:
         present: Mapping[UUID, Device],
     ) -> dict[UUID, feedback.Port]:
         """The facts of the working ports' devices, as their users see them."""
-        ports: dict[UUID, feedback.Port] = {}
+        ports = {
+            uuid: feedback.Port(number, None, None) for uuid, number in planned.patches.items()
+        }
         for uuid, number in planned.ports.items():
             device = present[uuid]
             known = old.get(uuid)
@@ -353,7 +355,7 @@ class Agent:
         state = self._state
         seen: dict[UUID, feedback.Port] = {}
         for uuid, port in (state.ports if state else {}).items():
-            if port.device.peer_elsewhere:
+            if port.device and port.device.peer_elsewhere:
                 user = await self._devices.user_end(port.device.ifindex)
                 seen[uuid] = replace(port, user=user)
                 await asyncio.sleep(0)  # a thousand of them are no reason to hold up a pass

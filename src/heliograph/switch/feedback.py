@@ -21,8 +21,10 @@ from heliograph.kernel.devices import Device, DeviceStats
 from heliograph.kernel.layouts import Limits
 from heliograph.ovsdb.replica import Replica, Row
 from heliograph.ovsdb.values import to_json
+from heliograph.switch import patches
 from heliograph.switch.intent import ERROR_KEY, Intent
-from heliograph.switch.plan import INTERNAL_TYPES, Plan
+from heliograph.switch.plan import Plan
+from heliograph.switch.wanted import INTERNAL_TYPES
 
 # How often at most the problem of one row is rewritten, in seconds (departure D1).
 PROBLEM_INTERVAL = 1.0
@@ -33,10 +35,13 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A working port: our device, and the end that the user sees (None if it cannot be seen)."""
+    """A working port: our device, and the end that the user sees (None if it cannot be seen).
+
+    A patch port has neither.
+    """
 
     number: int
-    device: Device
+    device: Device | None
     user: Device | None
     link_speed: int | None = None
     duplex: str | None = None
@@ -107,11 +112,16 @@ class Writer:
             del self._problem_times[uuid]
 
 
-def mirror_statistics(counts: MirrorCounts) -> dict[str, int]:
-    """The column Mirror.statistics: 0 is written for tx_packets and tx_bytes only (D2)."""
-    return {"tx_packets": counts.packets, "tx_bytes": counts.bytes} | {
-        drop_key(reason): number for reason, number in counts.drops.items()
-    }
+def mirror_statistics(counts: MirrorCounts, *, flooded: bool) -> dict[str, int]:
+    """The column Mirror.statistics: 0 is written for tx_packets and tx_bytes only (D2).
+
+    `flooded`: to an output_vlan, so there may be more copies, or fewer, than packets selected.
+    """
+    return (
+        {"tx_packets": counts.packets, "tx_bytes": counts.bytes}
+        | ({"tx_copies": counts.copies} if flooded and counts.copies else {})
+        | {drop_key(reason): number for reason, number in counts.drops.items()}
+    )
 
 
 def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict[str, int]:
@@ -135,6 +145,8 @@ def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict
 
 def _device_columns(port: Port) -> Columns:
     seen = port.user or port.device
+    if seen is None:
+        return _NO_DEVICE | {"admin_state": "up", "link_state": "up"}
     return {
         "ifindex": seen.ifindex,
         "mac_in_use": seen.mac,
@@ -156,7 +168,6 @@ _NO_DEVICE: Columns = {
     "link_resets": None,
     "link_speed": None,
     "duplex": None,
-    "statistics": {},
 }
 
 
@@ -222,10 +233,10 @@ class Feedback:
         columns: Columns = {"ofport": -1 if error else plan.ofports.get(uuid, -1), "error": error}
         port = ports.get(uuid)
         if port is None:
-            return self._writer.update("Interface", uuid, columns | _NO_DEVICE)
+            return self._writer.update("Interface", uuid, columns | _NO_DEVICE | {"statistics": {}})
         columns |= _device_columns(port)
         if devices is not None or not self._writer.has_filled(uuid, "statistics"):
-            device = (devices or {}).get(port.device.ifindex)
+            device = (devices or {}).get(port.device.ifindex) if port.device else None
             statistics = interface_statistics(self._counters.port(port.number), device)
             columns["statistics"] = dict(sorted(statistics.items()))
         return self._writer.update("Interface", uuid, columns)
@@ -235,7 +246,10 @@ class Feedback:
         slot = plan.slots.mirrors.get(uuid)
         if slot is not None and not due and self._writer.has_filled(uuid, "statistics"):
             return []
-        statistics = {} if slot is None else mirror_statistics(self._counters.mirror(slot))
+        statistics = {}
+        if slot is not None:
+            counts = self._counters.mirror(slot)
+            statistics = mirror_statistics(counts, flooded=slot in plan.flooding)
         columns = {"statistics": dict(sorted(statistics.items()))}
         return self._writer.update("Mirror", uuid, columns)
 
@@ -256,10 +270,10 @@ def _datapath(bridge: Any, ports: Mapping[UUID, Port]) -> Columns:
     if bridge.datapath_id:
         return {"datapath_id": bridge.datapath_id}
     for port in bridge.ports:
-        if port.name == bridge.name and port.interfaces[0].uuid in ports:
-            local = ports[port.interfaces[0].uuid]
-            mac = (local.user or local.device).mac
-            return {"datapath_id": "0000" + mac.replace(":", "")}
+        local = ports.get(port.interfaces[0].uuid) if port.name == bridge.name else None
+        seen = (local.user or local.device) if local else None
+        if seen:
+            return {"datapath_id": "0000" + seen.mac.replace(":", "")}
     return {"datapath_id": None}
 
 
@@ -268,7 +282,7 @@ def _switch_columns(replica: Replica, root: Row) -> Columns:
     columns: Columns = {
         "ovs_version": __version__,
         "db_version": replica.schema.version,
-        "iface_types": tuple(sorted(INTERNAL_TYPES | {"system"})),
+        "iface_types": tuple(sorted(INTERNAL_TYPES | {"system", patches.TYPE})),
         "datapath_types": ("netdev", "system"),
     }
     # Set by the system's start-up scripts in other installations: not overwritten.
@@ -317,8 +331,9 @@ def live(rundir: Path) -> LiveCounters | None:
 def _live(rows: int, counters: Counters) -> LiveCounters:
     return LiveCounters(
         {
-            row: mirror_statistics(counters.mirror(slot))
+            row: mirror_statistics(counts, flooded=counts.copies != counts.packets)
             for slot, row in read_rows(rows, ROW_MIRRORS, Limits.MAX_MIRROR_SLOTS).items()
+            for counts in (counters.mirror(slot),)
         },
         {
             row: interface_statistics(counters.port(slot), None)

@@ -25,10 +25,10 @@ COLUMNS: dict[str, list[str]] = {
         "ipfix controller flood_vlans flow_tables auto_attach other_config external_ids"
     ).split(),
     "Port": (
-        "name interfaces trunks tag vlan_mode qos protected other_config external_ids"
+        "name interfaces trunks cvlans tag vlan_mode qos protected other_config external_ids"
     ).split(),
     "Interface": (
-        "name type mac mtu_request ofport ofport_request error ingress_policing_rate "
+        "name type options mac mtu_request ofport ofport_request error ingress_policing_rate "
         "ingress_policing_kpkts_rate bfd cfm_mpid lldp"
     ).split(),
     "Mirror": (
@@ -49,12 +49,16 @@ class Interface:
     mtu_request: int | None
     ofport: int | None
     ofport_request: int | None
+    peer: str | None
     untuned: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A Port row. `trunks` empty: every VLAN."""
+    """A Port row. `trunks`, `cvlans` empty: every VLAN.
+
+    `service_tpid` and `priority_tags` as other_config has them: qinq-ethtype, priority-tags.
+    """
 
     uuid: UUID
     name: str
@@ -62,6 +66,9 @@ class Port:
     vlan_mode: str
     tag: int | None
     trunks: frozenset[int]
+    cvlans: frozenset[int]
+    service_tpid: int
+    priority_tags: str
     protected: bool
     untuned: tuple[str, ...]
 
@@ -95,6 +102,7 @@ class Bridge:
     forward_bpdu: bool
     mac_age: int
     mac_limit: int
+    flood_vlans: frozenset[int]
     hwaddr: str | None
     datapath_id: str | None
     untuned: tuple[str, ...]
@@ -102,10 +110,11 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The whole configuration. `stats_interval` in milliseconds."""
+    """The whole configuration. `stats_interval` in milliseconds; `vlan_limit` 1 or 2 tags."""
 
     bridges: tuple[Bridge, ...] = ()
     stats_interval: int = STATS_INTERVAL_DEFAULT
+    vlan_limit: int = 1
 
 
 def _number(config: Mapping[str, str], key: str, default: int, bounds: tuple[int, int]) -> int:
@@ -133,6 +142,7 @@ def _interface(row: Row) -> Interface:
         mtu_request=row["mtu_request"],
         ofport=row["ofport"],
         ofport_request=row["ofport_request"],
+        peer=row["options"].get("peer"),
         untuned=_named(
             row, "ingress_policing_rate", "ingress_policing_kpkts_rate", "bfd", "cfm_mpid", "lldp"
         ),
@@ -147,7 +157,7 @@ def _vlan_mode(row: Row) -> str:
 
 def _port(replica: Replica, row: Row) -> Port:
     interfaces = replica.tables["Interface"]
-    priority = ("other_config:priority-tags",) if "priority-tags" in row["other_config"] else ()
+    config = row["other_config"]
     return Port(
         uuid=row.uuid,
         name=row["name"],
@@ -155,8 +165,11 @@ def _port(replica: Replica, row: Row) -> Port:
         vlan_mode=_vlan_mode(row),
         tag=row["tag"],
         trunks=frozenset(row["trunks"]),
+        cvlans=frozenset(row["cvlans"]),
+        service_tpid=0x8100 if config.get("qinq-ethtype") == "802.1q" else 0x88A8,
+        priority_tags=config.get("priority-tags", "never"),
         protected=row["protected"],
-        untuned=_named(row, "qos") + priority,
+        untuned=_named(row, "qos"),
     )
 
 
@@ -189,14 +202,21 @@ def _bridge(replica: Replica, row: Row) -> Bridge:
         forward_bpdu=_truth(config, "forward-bpdu"),
         mac_age=_number(config, "mac-aging-time", MAC_AGE_DEFAULT, MAC_AGE_RANGE),
         mac_limit=_number(config, "mac-table-size", MAC_LIMIT_DEFAULT, MAC_LIMIT_RANGE),
+        flood_vlans=frozenset(row["flood_vlans"]),
         hwaddr=config.get("hwaddr"),
         datapath_id=config.get("datapath-id"),
         untuned=_named(
             row,
             *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "controller"),
-            *("flood_vlans", "flow_tables", "auto_attach"),
+            *("flow_tables", "auto_attach"),
         ),
     )
+
+
+def _vlan_limit(config: Mapping[str, str]) -> int:
+    """Rule 39: one tag unless said otherwise; 0 is no limit, and two are the most there are."""
+    limit = config.get("vlan-limit", "1")
+    return min(int(limit) or 2, 2) if limit.isdecimal() else 1
 
 
 def read(replica: Replica) -> Intent:
@@ -210,7 +230,11 @@ def read(replica: Replica) -> Intent:
             STATS_INTERVAL_DEFAULT,
             (STATS_INTERVAL_LEAST, 2**31),
         )
-        return Intent(tuple(_bridge(replica, bridges[key]) for key in root["bridges"]), interval)
+        return Intent(
+            tuple(_bridge(replica, bridges[key]) for key in root["bridges"]),
+            interval,
+            _vlan_limit(root["other_config"]),
+        )
     return Intent()
 
 

@@ -2,15 +2,24 @@
 """Planning of mirrors: which can work, what is wrong with the others (departure D1)."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from heliograph.kernel.layouts import Limits
-from heliograph.kernel.snapshot import MirrorEntry
+from heliograph.kernel.snapshot import MirrorEntry, PortEntry
 from heliograph.switch.intent import Bridge, Mirror
 
 
-def _ports(bridge: Bridge) -> frozenset[UUID]:
-    return frozenset(port.uuid for port in bridge.ports)
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a mirror's bridge has: `numbers` of its ports; `faults`, what is wrong with each as an
+    output, or None; `patches`, those that are patch ports; `entries`, those that forward."""
+
+    bridge: Bridge
+    numbers: Mapping[UUID, int]
+    faults: Mapping[UUID, str | None]
+    patches: frozenset[UUID]
+    entries: tuple[PortEntry, ...]
 
 
 def can_work(mirror: Mirror, bridge: Bridge) -> bool:
@@ -19,80 +28,95 @@ def can_work(mirror: Mirror, bridge: Bridge) -> bool:
     One whose output's device is missing has its place: it selects, and its copies are dropped
     and counted, until the device is there.
     """
-    return mirror.output_port in _ports(bridge) and not mirror.filter
+    if mirror.filter:
+        return False
+    if mirror.output_port is None:
+        return mirror.output_vlan is not None
+    return any(port.uuid == mirror.output_port for port in bridge.ports)
 
 
-def entry(mirror: Mirror, numbers: Mapping[UUID, int], slot: int) -> MirrorEntry:
-    """The data plane's entry of a mirror that can work; `numbers` are the bridge's ports."""
-    assert mirror.output_port is not None
-    everything = frozenset(numbers.values())
+def entry(mirror: Mirror, view: View, slot: int) -> MirrorEntry:
+    """The data plane's entry of a mirror that can work."""
+    everything = frozenset(view.numbers.values())
 
     def known(ports: frozenset[UUID]) -> frozenset[int]:
         # Rule 3: ports that are not on this bridge are left out, and none is not all.
-        return frozenset(numbers[port] for port in ports if port in numbers)
+        return frozenset(view.numbers[port] for port in ports if port in view.numbers)
 
+    output = mirror.output_port
     return MirrorEntry(
         number=slot % Limits.MAX_MIRRORS,
         slot=slot,
         sources=everything if mirror.select_all else known(mirror.sources),
         destinations=everything if mirror.select_all else known(mirror.destinations),
         vlans=mirror.vlans,
-        output_port=numbers[mirror.output_port],
+        output_port=None if output is None else view.numbers.get(output),
         snaplen=mirror.snaplen,
+        output_vlan=mirror.output_vlan or 0 if output is None else 0,
     )
 
 
-def problems(
-    mirror: Mirror, bridge: Bridge, states: Mapping[UUID, str | None], placed: bool
-) -> Iterator[str]:
-    """What is wrong with a mirror, each with the way to mend it.
-
-    `states` says of every port of the bridge what is wrong with it as an output, or None.
-    """
+def problems(mirror: Mirror, view: View, placed: bool) -> Iterator[str]:
+    """What is wrong with a mirror, each with the way to mend it."""
     name = mirror.name or str(mirror.uuid)
-    yield from _output_problems(mirror, bridge, states, name)
+    if mirror.output_port is not None:
+        yield from _port_problems(mirror, view, name)
+    elif mirror.output_vlan is not None:
+        yield from _vlan_problems(mirror, view, mirror.output_vlan)
+    else:
+        yield f"has no output, so the mirror is off: set mirror {name} output_port=PORT"
     if mirror.filter:
         yield "filter is not supported yet, so the mirror is off: clear mirror " + name + " filter"
-    elif not placed and mirror.output_port in states:
+    elif not placed and can_work(mirror, view.bridge):
         yield (
-            f"bridge {bridge.name} has {Limits.MAX_MIRRORS} mirrors already, so the mirror is off: "
-            "delete one"
+            f"bridge {view.bridge.name} has {Limits.MAX_MIRRORS} mirrors already, so the mirror "
+            "is off: delete one"
         )
-    if mirror.select_all:
-        return
+    if not mirror.select_all:
+        yield from _selection_problems(mirror, view)
+
+
+def _selection_problems(mirror: Mirror, view: View) -> Iterator[str]:
     chosen = mirror.sources | mirror.destinations
-    strangers = chosen - _ports(bridge)
+    strangers = chosen - view.faults.keys()
     if strangers:
         yield (
-            f"{len(strangers)} selected port(s) are not on bridge {bridge.name} and are ignored: "
-            "remove them from select_src_port and select_dst_port"
+            f"{len(strangers)} selected port(s) are not on bridge {view.bridge.name} and are "
+            "ignored: remove them from select_src_port and select_dst_port"
         )
     if not chosen - strangers:
         yield "selects no port: set select_all=true, select_src_port or select_dst_port"
+    elif chosen - strangers <= view.patches:
+        yield (
+            "selects only patch ports, where no mirror sees anything: select the ports beyond, "
+            "on the bridge of their peer"
+        )
 
 
-def _output_problems(
-    mirror: Mirror, bridge: Bridge, states: Mapping[UUID, str | None], name: str
-) -> Iterator[str]:
+def _port_problems(mirror: Mirror, view: View, name: str) -> Iterator[str]:
     output = mirror.output_port
-    if output is None:
-        if mirror.output_vlan is None:
-            yield f"has no output, so the mirror is off: set mirror {name} output_port=PORT"
-        else:
-            yield (
-                "output_vlan (RSPAN) is not supported yet, so the mirror is off: "
-                f"set mirror {name} output_port=PORT"
-            )
-        return
+    assert output is not None
     if mirror.output_vlan is not None:
         yield (
             "has both output_port and output_vlan; output_vlan is ignored: "
             f"clear mirror {name} output_vlan"
         )
-    if output not in states:
+    if output not in view.faults:
         yield (
-            f"its output_port is not on bridge {bridge.name}, so the mirror is off: "
-            f"choose a port of {bridge.name}"
+            f"its output_port is not on bridge {view.bridge.name}, so the mirror is off: "
+            f"choose a port of {view.bridge.name}"
         )
-    elif states[output]:
-        yield f"its output does not work: {states[output]}"
+    elif view.faults[output]:
+        yield f"its output does not work: {view.faults[output]}"
+    elif output in view.patches and mirror.snaplen:
+        yield f"a copy with a snaplen does not pass a patch port: clear mirror {name} snaplen"
+
+
+def _vlan_problems(mirror: Mirror, view: View, vlan: int) -> Iterator[str]:
+    reserved = {view.numbers.get(m.output_port) for m in view.bridge.mirrors if m.output_port}
+    carried = [p for p in view.entries if p.number not in reserved and p.carries(vlan)]
+    if not carried:
+        yield (
+            f"no port of bridge {view.bridge.name} carries its output_vlan {vlan}: add one that "
+            f"does, for example a trunk or one with tag={vlan}"
+        )

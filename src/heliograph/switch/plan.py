@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Intent and facts in, desired state and problems out. Pure: no kernel, no rows, no clock.
 
-Devices are planned before the data plane, because a port's entry needs the ifindex that its
-device only has once it is made: `devices` says which must be there, then `plan` what each bridge
-shall do with those that are. Whatever cannot be honoured is left out (fails closed) or goes on
+Devices are planned before the data plane (wanted.py), because a port's entry needs the ifindex
+that its device only has once it is made; `plan` says what each bridge shall do with those that
+are there. Whatever cannot be honoured is left out (fails closed) or goes on
 without, and is said in `problems`.
 """
 
 import zlib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from heliograph.kernel.devices import FAR_NAME, NAME_SIZE
-from heliograph.kernel.layouts import Limits, VlanMode
+from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
 from heliograph.kernel.links import Device
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
-from heliograph.switch import mirrors
+from heliograph.switch import loops, mirrors, patches
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
 
-INTERNAL_TYPES = {"internal"}
-EXISTING_TYPES = {"", "system"}
 OFPORT_LOCAL = 65534  # OFPP_LOCAL of OpenFlow 1.0: the port named like its bridge
 OFPORT_MAX = 65279
 VLAN_MODES = {
@@ -28,51 +25,13 @@ VLAN_MODES = {
     "trunk": VlanMode.TRUNK,
     "native-tagged": VlanMode.NATIVE_TAGGED,
     "native-untagged": VlanMode.NATIVE_UNTAGGED,
+    "dot1q-tunnel": VlanMode.DOT1Q_TUNNEL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Internal:
-    """An internal port's device pair, wanted: the user's end is `name`, ours `far_name`."""
-
-    uuid: UUID
-    port: UUID
-    name: str
-    mac: str | None
-    mtu_request: int | None
-    bridge: str
-
-    @property
-    def far_name(self) -> str:
-        """Our end's name: 15 characters at most, and nobody else's."""
-        return f"hg{self.uuid.hex[:12]}"
-
-    @property
-    def stable_mac(self) -> str:
-        """A locally administered address that is the same whenever the device is made again."""
-        octets = bytearray(self.uuid.bytes[-6:])
-        octets[0] = octets[0] & 0xFC | 0x02
-        return octets.hex(":")
-
-
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """A device of the host's that shall become a port."""
-
-    uuid: UUID
-    port: UUID
-    name: str
-    mtu_request: int | None
-    bridge: str
-
-
-@dataclass(frozen=True, slots=True)
-class DevicePlan:
-    """The devices that must be there, by the UUID of their Interface row."""
-
-    internal: dict[UUID, Internal]
-    existing: dict[UUID, Existing]
-    errors: dict[UUID, str]
+PRIORITY_TAGS = {
+    "if-nonzero": PriorityTags.PRIORITY_IF_NONZERO,
+    "true": PriorityTags.PRIORITY_IF_NONZERO,
+    "always": PriorityTags.PRIORITY_ALWAYS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +47,23 @@ class Slots:
 class Plan:
     """Desired state of the data plane, and what to write into the rows.
 
-    `ports` gives the Port row's number for each Interface row that works; `ofports` and `errors`
+    `ports` gives the Port row's number for each Interface row whose device works, `patches` for
+    each patch Interface row that has its peer; `ofports` and `errors`
     are by Interface UUID; `problems` (heliograph-error) by UUID of a Bridge, Port or Mirror row.
     """
 
     bridges: dict[UUID, BridgeEntry] = field(default_factory=dict)
     slots: Slots = field(default_factory=Slots)
     ports: dict[UUID, int] = field(default_factory=dict)
+    patches: dict[UUID, int] = field(default_factory=dict)
     ofports: dict[UUID, int] = field(default_factory=dict)
     errors: dict[UUID, str] = field(default_factory=dict)
     problems: dict[UUID, str] = field(default_factory=dict)
+
+    @property
+    def flooding(self) -> set[int]:
+        """The slots of the mirrors that have an output_vlan."""
+        return {m.slot for b in self.bridges.values() for m in b.mirrors if m.output_vlan}
 
     def complain(self, row: UUID, text: str) -> None:
         """Add a sentence to a row's problems."""
@@ -125,81 +91,35 @@ def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int])
     return kept
 
 
-def _unfit(name: str) -> str | None:
-    """Why no device can have a name."""
-    if FAR_NAME.fullmatch(name):
-        return f"{name}: names of this form are the switch's own, choose another"
-    if len(name.encode()) > NAME_SIZE:
-        return f"{name}: device names have at most {NAME_SIZE} bytes, choose a shorter one"
-    return None
-
-
-def devices(intent: Intent) -> DevicePlan:
-    """Which devices must be there."""
-    wanted = DevicePlan({}, {}, {})
-    for bridge in without_repeats(intent)[0].bridges:
-        for port in bridge.ports:
-            for interface in port.interfaces:
-                _device(wanted, bridge, port, interface)
-    return wanted
-
-
-def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface) -> None:
-    """Add the device of one interface to what is wanted, or why there is none."""
-    unfit = _unfit(interface.name)
-    if len(port.interfaces) > 1:
-        wanted.errors[interface.uuid] = (
-            f"port {port.name} has several interfaces: bonds are not supported yet, "
-            "give each interface a port of its own"
-        )
-    elif unfit:
-        wanted.errors[interface.uuid] = unfit
-    elif interface.type in INTERNAL_TYPES or interface.name == bridge.name:
-        wanted.internal[interface.uuid] = Internal(
-            interface.uuid,
-            port.uuid,
-            interface.name,
-            interface.mac or (bridge.hwaddr if interface.name == bridge.name else None),
-            interface.mtu_request,
-            bridge.name,
-        )
-    elif interface.type in EXISTING_TYPES:
-        wanted.existing[interface.uuid] = Existing(
-            interface.uuid, port.uuid, interface.name, interface.mtu_request, bridge.name
-        )
-    else:
-        wanted.errors[interface.uuid] = (
-            f"interface type {interface.type!r} is not supported yet: "
-            'use "internal", or "" for a device that exists'
-        )
-
-
 def _generation(bridge: Bridge, port: Port) -> int:
     """Changes with whatever makes what was learned on a port void (rule 60), and only then; so
     entries outlive a restart of the switch."""
-    config = (port.uuid, port.vlan_mode, port.tag, sorted(port.trunks), bridge.uuid)
+    config = (
+        *(port.uuid, port.vlan_mode, port.tag, sorted(port.trunks), sorted(port.cvlans)),
+        *(port.service_tpid, port.priority_tags, port.protected),
+        *(bridge.uuid, sorted(bridge.flood_vlans)),
+    )
     return zlib.crc32(repr(config).encode()) or 1
 
 
-def _port_entry(bridge: Bridge, port: Port, number: int, device: Device) -> PortEntry:
+def _port_entry(
+    bridge: Bridge, port: Port, number: int, device: Device | None, peer: tuple[int, int] | None
+) -> PortEntry:
+    trunked = port.vlan_mode not in ("access", "dot1q-tunnel")
     return PortEntry(
         number=number,
-        ifindex=device.ifindex,
+        ifindex=device.ifindex if device else 0,
         mode=VLAN_MODES[port.vlan_mode],
         tag=port.tag or 0,
-        trunks=port.trunks if port.vlan_mode != "access" else frozenset(),
+        trunks=port.trunks if trunked else frozenset(),
         generation=_generation(bridge, port),
-        peer_elsewhere=device.kind == "veth" and device.peer_elsewhere,
+        peer_elsewhere=device is not None and device.kind == "veth" and device.peer_elsewhere,
+        protected=port.protected,
+        priority_tags=PRIORITY_TAGS.get(port.priority_tags, PriorityTags.PRIORITY_NEVER),
+        service_tpid=port.service_tpid,
+        customer_vlans=port.cvlans if port.vlan_mode == "dot1q-tunnel" else frozenset(),
+        peer=peer,
     )
-
-
-def _refusal(port: Port) -> str | None:
-    """Why a port does not forward, though its device may be there."""
-    if port.protected:
-        return "protected is not supported yet, so the port does not forward: set protected=false"
-    if port.vlan_mode not in VLAN_MODES:
-        return f"vlan_mode {port.vlan_mode} is not supported yet, so the port does not forward"
-    return None
 
 
 def _ofports(bridge: Bridge, working: set[UUID]) -> dict[UUID, int]:
@@ -231,6 +151,7 @@ class _Planner:
         self.intent, repeats = without_repeats(intent)
         self.present = present
         self.old = old
+        self.peers, _ = patches.pair(self.intent)
         self.plan = Plan(errors=dict(errors), problems=repeats)
 
     def run(self) -> Plan:
@@ -250,7 +171,48 @@ class _Planner:
                 self._bridge(bridge)
             else:
                 self._too_many_bridges(bridge)
+        self._break_loops()
         return self.plan
+
+    def _break_loops(self) -> None:
+        """Mirrors whose copies would come back to them are off: no copy is endless."""
+        entries = {entry.slot: entry for entry in self.plan.bridges.values()}
+        looping = loops.find(entries, self._leads())
+        for bridge in self.intent.bridges:
+            off = {
+                mirror.uuid
+                for mirror in bridge.mirrors
+                if self.plan.slots.mirrors.get(mirror.uuid) in looping
+            }
+            for uuid in off:
+                self.plan.complain(
+                    uuid,
+                    "off, because its copies would come back to it without end: let its output "
+                    "lead to no port that this or another mirror selects",
+                )
+                del self.plan.slots.mirrors[uuid]
+            if off:
+                entry = self.plan.bridges[bridge.uuid]
+                kept = tuple(mirror for mirror in entry.mirrors if mirror.slot not in looping)
+                self.plan.bridges[bridge.uuid] = replace(entry, mirrors=kept)
+
+    def _leads(self) -> dict[int, loops.Lead]:
+        """Where ports lead to other ports of this switch, by number."""
+        homes = {
+            port.number: entry.slot for entry in self.plan.bridges.values() for port in entry.ports
+        }
+        holders = {self.present[uuid].ifindex: number for uuid, number in self.plan.ports.items()}
+        found = {}
+        for entry in self.plan.bridges.values():
+            for port in entry.ports:
+                if port.peer:
+                    found[port.number] = loops.Lead(*port.peer, wired=False)
+        for uuid, number in self.plan.ports.items():
+            device = self.present[uuid]
+            if device.kind == "veth" and not device.peer_elsewhere and device.peer in holders:
+                other = holders[device.peer]
+                found[number] = loops.Lead(homes[other], other, wired=True)
+        return found
 
     def _too_many_bridges(self, bridge: Bridge) -> None:
         text = f"there are {Limits.MAX_BRIDGES} bridges already: delete one for {bridge.name}"
@@ -273,7 +235,7 @@ class _Planner:
                 interface.uuid
                 for port in bridge.ports
                 for interface in port.interfaces
-                if interface.uuid in self.plan.ports
+                if interface.uuid in self.plan.ports.keys() | self.plan.patches.keys()
             },
         )
         self._bridge_problems(bridge)
@@ -284,19 +246,15 @@ class _Planner:
             mac_age=bridge.mac_age,
             mac_limit=bridge.mac_limit,
             ports=tuple(entries),
-            mirrors=self._mirrors(bridge),
+            mirrors=self._mirrors(bridge, entries),
+            flood_vlans=bridge.flood_vlans,
+            vlan_limit=self.intent.vlan_limit,
         )
 
     def _port(self, bridge: Bridge, port: Port) -> list[PortEntry]:
         """The port's entry, if it works; its problems in any case."""
         number = self.plan.slots.ports.get(port.uuid)
-        refusal = _refusal(port)
-        if len(port.interfaces) > 1:
-            refusal = (
-                "several interfaces: bonds are not supported yet, so the port does not forward"
-            )
-        if number is None:
-            refusal = f"the switch has {Limits.MAX_PORTS} ports already: delete one for this"
+        refusal = self._refusal(bridge, port, number)
         if refusal:
             self.plan.complain(port.uuid, refusal)
         untuned = port.untuned + tuple(c for i in port.interfaces for c in i.untuned)
@@ -305,13 +263,38 @@ class _Planner:
                 port.uuid, f"not supported yet and without effect: {', '.join(untuned)}"
             )
         for interface in port.interfaces:
-            device = self.present.get(interface.uuid)
-            if number is None or refusal or interface.uuid in self.plan.errors or device is None:
+            device, peer = self.present.get(interface.uuid), self._peer(interface)
+            there = device is not None or peer is not None
+            if number is None or refusal or interface.uuid in self.plan.errors or not there:
                 self._fail(interface, refusal or f"no device {interface.name}")
                 continue
-            self.plan.ports[interface.uuid] = number
-            return [_port_entry(bridge, port, number, device)]
+            (self.plan.patches if peer else self.plan.ports)[interface.uuid] = number
+            return [_port_entry(bridge, port, number, device, peer)]
         return []
+
+    def _refusal(self, bridge: Bridge, port: Port, number: int | None) -> str | None:
+        """Why a port does not forward, though its device may be there."""
+        if number is None:
+            return f"the switch has {Limits.MAX_PORTS} ports already: delete one for this"
+        if len(port.interfaces) > 1:
+            return "several interfaces: bonds are not supported yet, so the port does not forward"
+        sets = {p.cvlans for p in bridge.ports if p.vlan_mode == "dot1q-tunnel"} - {frozenset()}
+        if port.cvlans in sorted(sets, key=sorted)[Limits.MAX_VLAN_SETS - 1 :]:
+            return (
+                f"bridge {bridge.name} has {Limits.MAX_VLAN_SETS - 1} different sets of cvlans "
+                "already, so the port does not forward: give it the cvlans of another port"
+            )
+        return None
+
+    def _peer(self, interface: Interface) -> tuple[int, int] | None:
+        """The slot of the bridge and the number of the port at a patch port's other end."""
+        end = self.peers.get(interface.uuid)
+        if end is None:
+            return None
+        slots = self.plan.slots
+        if end.bridge not in slots.bridges or end.port not in slots.ports:
+            return None
+        return slots.bridges[end.bridge], slots.ports[end.port]
 
     def _bridge_problems(self, bridge: Bridge) -> None:
         if bridge.spanning_tree:
@@ -331,7 +314,7 @@ class _Planner:
                 bridge.uuid, f"not supported yet and without effect: {', '.join(bridge.untuned)}"
             )
 
-    def _mirrors(self, bridge: Bridge) -> tuple[MirrorEntry, ...]:
+    def _mirrors(self, bridge: Bridge, ports: Sequence[PortEntry]) -> tuple[MirrorEntry, ...]:
         first = self.plan.slots.bridges[bridge.uuid] * Limits.MAX_MIRRORS
         old = {row: slot for row, slot in self.old.mirrors.items() if slot // 32 * 32 == first}
         able = [mirror for mirror in bridge.mirrors if mirrors.can_work(mirror, bridge)]
@@ -339,25 +322,36 @@ class _Planner:
             (mirror.uuid for mirror in able), old, range(first, first + Limits.MAX_MIRRORS)
         )
         self.plan.slots.mirrors.update(slots)
-        numbers = {
-            port.uuid: self.plan.slots.ports[port.uuid]
-            for port in bridge.ports
-            if port.uuid in self.plan.slots.ports
-        }
-        states = {port.uuid: self._state(port) for port in bridge.ports}
+        view = mirrors.View(
+            bridge=bridge,
+            numbers={
+                port.uuid: self.plan.slots.ports[port.uuid]
+                for port in bridge.ports
+                if port.uuid in self.plan.slots.ports
+            },
+            faults={port.uuid: self._fault(port) for port in bridge.ports},
+            patches=frozenset(
+                port.uuid
+                for port in bridge.ports
+                if any(i.uuid in self.plan.patches for i in port.interfaces)
+            ),
+            entries=tuple(ports),
+        )
         entries = []
         for mirror in bridge.mirrors:
-            for problem in mirrors.problems(mirror, bridge, states, mirror.uuid in slots):
+            for problem in mirrors.problems(mirror, view, mirror.uuid in slots):
                 self.plan.complain(mirror.uuid, problem)
-            if mirror.uuid in slots and mirror.output_port in numbers:
-                entries.append(mirrors.entry(mirror, numbers, slots[mirror.uuid]))
+            if mirror.uuid in slots:
+                entries.append(mirrors.entry(mirror, view, slots[mirror.uuid]))
         return tuple(sorted(entries, key=lambda entry: entry.number))
 
-    def _state(self, port: Port) -> str | None:
+    def _fault(self, port: Port) -> str | None:
         """What is wrong with a port as a mirror's output, or None."""
         for interface in port.interfaces:
             if interface.uuid in self.plan.errors:
                 return self.plan.errors[interface.uuid]
+            if interface.uuid in self.plan.patches:
+                continue
             device = self.present.get(interface.uuid)
             if device is None:
                 return f"there is no device {interface.name}"

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 from tests.unit.switch.conftest import Rows, device
 
-from heliograph.kernel.layouts import Limits
-from heliograph.switch import plan
+from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
+from heliograph.switch import plan, wanted
 from heliograph.switch.plan import Slots, assign
 
 
@@ -15,10 +15,10 @@ def planned(
     rows: Rows, old: Slots | None = None, missing: frozenset[UUID] = frozenset()
 ) -> plan.Plan:
     """The plan when every wanted device but the `missing` is there."""
-    wanted = plan.devices(rows.intent)
-    interfaces = [uuid for uuid in (*wanted.internal, *wanted.existing) if uuid not in missing]
+    needed = wanted.devices(rows.intent)
+    interfaces = [uuid for uuid in (*needed.internal, *needed.existing) if uuid not in missing]
     present = {uuid: device(100 + n) for n, uuid in enumerate(interfaces)}
-    errors = wanted.errors | dict.fromkeys(missing, "no such device")
+    errors = needed.errors | dict.fromkeys(missing, "no such device")
     return plan.plan(rows.intent, present, errors, old or Slots())
 
 
@@ -85,19 +85,75 @@ def test_the_33rd_mirror_is_off_until_there_is_room(rows: Rows) -> None:
     )
 
 
+def test_modes_reach_the_port(rows: Rows) -> None:
+    columns = {
+        "vlan_mode": "dot1q-tunnel",
+        "tag": 7,
+        "cvlans": (5, 6),
+        "trunks": (1,),
+        "protected": True,
+        "other_config": {"qinq-ethtype": "802.1q", "priority-tags": "true"},
+    }
+    bridge = rows.bridge("br0", (rows.port("tap1", **columns),), flood_vlans=(9,))
+    entry = planned(rows).bridges[bridge]
+    (port,) = entry.ports
+    assert (port.mode, port.tag, port.trunks) == (VlanMode.DOT1Q_TUNNEL, 7, frozenset())
+    assert (port.customer_vlans, port.service_tpid) == (frozenset({5, 6}), 0x8100)
+    assert (port.protected, port.priority_tags) == (True, PriorityTags.PRIORITY_IF_NONZERO)
+    assert (entry.flood_vlans, entry.vlan_limit) == (frozenset({9}), 1)
+
+
 @pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"protected": True}, "protected"),
-        ({"vlan_mode": "dot1q-tunnel", "tag": 7}, "dot1q-tunnel"),
-    ],
+    ("limit", "tags"), [("0", 2), ("1", 1), ("2", 2), ("9", 2), ("", 1), ("x", 1)]
 )
-def test_ports_that_fail_closed(rows: Rows, columns: dict[str, object], words: str) -> None:
-    port = rows.port("tap1", **columns)
-    bridge = rows.bridge("br0", (port, rows.port("tap2")))
+def test_rule_39_vlan_limit(rows: Rows, limit: str, tags: int) -> None:
+    rows.set("Open_vSwitch", rows.root, other_config={"vlan-limit": limit})
+    assert rows.intent.vlan_limit == tags
+
+
+def test_the_64th_set_of_cvlans_fails_closed(rows: Rows) -> None:
+    ports = tuple(
+        rows.port(f"tap{n}", vlan_mode="dot1q-tunnel", tag=7, cvlans=(n + 1,)) for n in range(64)
+    )
+    bridge = rows.bridge("br0", ports)
     made = planned(rows)
-    assert words in made.problems[port] and words in made.errors[rows.interface_of(port)]
-    assert len(made.bridges[bridge].ports) == 1
+    assert len(made.bridges[bridge].ports) == 63
+    (port,) = made.problems
+    assert "cvlans" in made.problems[port] and made.errors[rows.interface_of(port)]
+
+
+def patch(rows: Rows, name: str, peer: str) -> UUID:
+    """A Port row with an Interface of type patch."""
+    interface = rows.add("Interface", name=name, type="patch", options={"peer": peer})
+    return rows.add("Port", name=name, interfaces=(interface,))
+
+
+def test_patch_ports_lead_to_each_other(rows: Rows) -> None:
+    a, b, alone = patch(rows, "a", "b"), patch(rows, "b", "a"), patch(rows, "c", "d")
+    one, two = rows.bridge("br0", (a, alone)), rows.bridge("br1", (b,))
+    made = planned(rows)
+    (first,), (second,) = made.bridges[one].ports, made.bridges[two].ports
+    assert first.peer == (made.slots.bridges[two], second.number)
+    assert second.peer == (made.slots.bridges[one], first.number)
+    assert made.ofports[rows.interface_of(a)] == made.ofports[rows.interface_of(b)] == 1
+    assert made.errors.keys() == {rows.interface_of(alone)}
+    assert made.ofports[rows.interface_of(alone)] == -1
+
+
+def test_mirrors_that_would_feed_each_other_are_off(rows: Rows) -> None:
+    bridges, off = [], []
+    for out, back in (("a", "d"), ("b", "c")):
+        ports = (
+            patch(rows, out, "c" if out == "a" else "d"),
+            patch(rows, back, "b" if back == "d" else "a"),
+        )
+        mirror = rows.add("Mirror", name="m", select_all=True, output_port=ports[0])
+        bridges.append(rows.bridge(f"br-{out}", ports, mirrors=(mirror,)))
+        off.append(mirror)
+    made = planned(rows)
+    assert all("without end" in made.problems[mirror] for mirror in off)
+    assert all(made.bridges[bridge].mirrors == () for bridge in bridges)
+    assert made.slots.mirrors == {}
 
 
 def test_a_bond_fails_closed(rows: Rows) -> None:
@@ -120,8 +176,8 @@ def test_a_bond_fails_closed(rows: Rows) -> None:
 def test_names_that_no_device_of_a_port_can_have(rows: Rows, name: str, words: str) -> None:
     port = rows.port(name)
     rows.bridge("br0", (port,))
-    wanted = plan.devices(rows.intent)
-    assert wanted.internal == {} and words in wanted.errors[rows.interface_of(port)]
+    needed = wanted.devices(rows.intent)
+    assert needed.internal == {} and words in needed.errors[rows.interface_of(port)]
 
 
 def test_a_port_on_two_bridges_works_on_one(rows: Rows) -> None:
@@ -178,6 +234,6 @@ def test_what_is_learned_on_a_port_outlives_a_restart_but_no_change(rows: Rows) 
 def test_stable_mac_is_a_local_unicast_address() -> None:
     for _ in range(50):
         uuid = uuid4()
-        mac = plan.Internal(uuid, uuid4(), "tap1", None, None, "br0").stable_mac
+        mac = wanted.Internal(uuid, uuid4(), "tap1", None, None, "br0").stable_mac
         assert int(mac[:2], 16) & 3 == 2
-        assert mac == plan.Internal(uuid, uuid4(), "tap2", None, 9000, "br1").stable_mac
+        assert mac == wanted.Internal(uuid, uuid4(), "tap2", None, 9000, "br1").stable_mac

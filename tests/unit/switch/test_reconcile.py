@@ -13,7 +13,7 @@ from tests.unit.switch.conftest import Rows, device
 from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, Restore
-from heliograph.switch import plan
+from heliograph.switch import plan, wanted
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores
 
@@ -143,11 +143,11 @@ class Scene:
 
     async def follow(self) -> tuple[list[str], dict[UUID, str], dict[UUID, str]]:
         """One pass: the deeds on devices, errors by Interface row, remarks by Port row."""
-        wanted = plan.devices(self.rows.intent)
-        prepared = await self.reconciler.prepare(wanted)
+        needed = wanted.devices(self.rows.intent)
+        prepared = await self.reconciler.prepare(needed)
         made = plan.plan(self.rows.intent, prepared.present, prepared.errors, self.reconciler.slots)
         faults = self.reconciler.apply(made, prepared.present)
-        await self.reconciler.release(wanted, prepared.present)
+        await self.reconciler.release(needed, prepared.present)
         deeds, self.host.deeds = self.host.deeds, []
         return deeds, prepared.errors | faults, prepared.remarks
 
@@ -166,7 +166,7 @@ async def test_an_internal_port_is_made_once_and_followed(scene: Scene) -> None:
     scene.rows.set("Interface", interface, mtu_request=9000, mac="02:00:00:00:00:01")
     assert (await scene.follow())[0] == ["mac 02:00:00:00:00:01", "mtu 9000"]
     scene.rows.set("Interface", interface, mtu_request=None, mac=None)
-    stable = plan.Internal(interface, port, "tap1", None, None, "br0").stable_mac
+    stable = wanted.Internal(interface, port, "tap1", None, None, "br0").stable_mac
     assert (await scene.follow())[0] == [f"mac {stable}", "mtu 1500"]
     scene.rows.set("Bridge", bridge, ports=())
     deeds, _, _ = await scene.follow()

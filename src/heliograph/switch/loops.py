@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding mirrors whose copies would come back to be mirrored again, without end. Pure.
+
+A copy that leaves by a port whose device is one end of a veth pair, or by a patch port, arrives
+at another port of this switch if the other end is one; there it is forwarded, or mirrored on.
+What leaves for elsewhere is not followed: the switch does not see other hosts' wiring.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
+
+
+class Lead(NamedTuple):
+    """Where a port leads to: the slot of a bridge, the number of a port there, and whether over
+    a wire (a veth pair), so that mirrors see it come in (they do not on a patch port, rule 13)."""
+
+    bridge: int
+    port: int
+    wired: bool
+
+
+def find(bridges: Mapping[int, BridgeEntry], leads: Mapping[int, Lead]) -> set[int]:
+    """The slots of the mirrors that would mirror their own copies; `leads` by port number."""
+    if not leads:
+        return set()
+    return {
+        mirror.slot
+        for bridge in bridges.values()
+        for mirror in bridge.mirrors
+        if _comes_back(bridge, mirror, bridges, leads)
+    }
+
+
+def _comes_back(
+    bridge: BridgeEntry,
+    mirror: MirrorEntry,
+    bridges: Mapping[int, BridgeEntry],
+    leads: Mapping[int, Lead],
+) -> bool:
+    vlan = mirror.output_vlan or None
+    open_ends = [(lead, vlan) for lead in _leads_of_copy(bridge, mirror, leads)]
+    seen: set[tuple[Lead, int | None]] = set()
+    while open_ends:
+        arrival = open_ends.pop()
+        if arrival in seen:
+            continue
+        seen.add(arrival)
+        lead, vlan = arrival
+        there = bridges.get(lead.bridge)
+        if there is None or lead.port in _reserved(there):
+            continue
+        for other in there.mirrors:
+            if _selects(other, lead, vlan):
+                if other.slot == mirror.slot:
+                    return True
+                copy_vlan = other.output_vlan or vlan
+                open_ends += [(end, copy_vlan) for end in _leads_of_copy(there, other, leads)]
+        open_ends += [(end, vlan) for end in _leads_of_forward(there, lead, vlan, leads)]
+    return False
+
+
+def _reserved(bridge: BridgeEntry) -> set[int | None]:
+    return {mirror.output_port for mirror in bridge.mirrors}
+
+
+def _carriers(bridge: BridgeEntry, vlan: int | None) -> Iterator[PortEntry]:
+    """Ports that a frame of the VLAN (None: not known, so of any) may be flooded to."""
+    reserved = _reserved(bridge)
+    for port in bridge.ports:
+        if port.number not in reserved and (vlan is None or port.carries(vlan)):
+            yield port
+
+
+def _leads_of_copy(
+    bridge: BridgeEntry, mirror: MirrorEntry, leads: Mapping[int, Lead]
+) -> Iterator[Lead]:
+    if mirror.output_port is not None:
+        numbers = [mirror.output_port]
+    else:
+        numbers = [port.number for port in _carriers(bridge, mirror.output_vlan)]
+    return (leads[number] for number in numbers if number in leads)
+
+
+def _leads_of_forward(
+    bridge: BridgeEntry, came_in: Lead, vlan: int | None, leads: Mapping[int, Lead]
+) -> Iterator[Lead]:
+    if not bridge.forwarding:
+        return
+    for port in _carriers(bridge, vlan):
+        if port.number != came_in.port and port.number in leads:
+            yield leads[port.number]
+
+
+def _selects(mirror: MirrorEntry, lead: Lead, vlan: int | None) -> bool:
+    """Whether a mirror may take a frame that comes in there, or what it is forwarded as."""
+    if vlan is not None:
+        if mirror.output_vlan == vlan:
+            return False  # rule 47
+        if mirror.vlans and vlan not in mirror.vlans:
+            return False
+    return (lead.wired and lead.port in mirror.sources) or bool(mirror.destinations - {lead.port})

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which devices the configuration needs. Pure, like all planning."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from heliograph.kernel.devices import FAR_NAME, NAME_SIZE
+from heliograph.switch import patches
+from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
+
+INTERNAL_TYPES = {"internal"}
+EXISTING_TYPES = {"", "system"}
+SUPPORTED_TYPES = INTERNAL_TYPES | EXISTING_TYPES | {patches.TYPE}
+
+
+@dataclass(frozen=True, slots=True)
+class Internal:
+    """An internal port's device pair, wanted: the user's end is `name`, ours `far_name`."""
+
+    uuid: UUID
+    port: UUID
+    name: str
+    mac: str | None
+    mtu_request: int | None
+    bridge: str
+
+    @property
+    def far_name(self) -> str:
+        """Our end's name: 15 characters at most, and nobody else's."""
+        return f"hg{self.uuid.hex[:12]}"
+
+    @property
+    def stable_mac(self) -> str:
+        """A locally administered address that is the same whenever the device is made again."""
+        octets = bytearray(self.uuid.bytes[-6:])
+        octets[0] = octets[0] & 0xFC | 0x02
+        return octets.hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A device of the host's that shall become a port."""
+
+    uuid: UUID
+    port: UUID
+    name: str
+    mtu_request: int | None
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """The devices that must be there, by the UUID of their Interface row."""
+
+    internal: dict[UUID, Internal]
+    existing: dict[UUID, Existing]
+    errors: dict[UUID, str]
+
+
+def _unfit(name: str) -> str | None:
+    """Why no device can have a name."""
+    if FAR_NAME.fullmatch(name):
+        return f"{name}: names of this form are the switch's own, choose another"
+    if len(name.encode()) > NAME_SIZE:
+        return f"{name}: device names have at most {NAME_SIZE} bytes, choose a shorter one"
+    return None
+
+
+def devices(intent: Intent) -> DevicePlan:
+    """Which devices must be there."""
+    wanted = DevicePlan({}, {}, {})
+    once = without_repeats(intent)[0]
+    wanted.errors.update(patches.pair(once)[1])
+    for bridge in once.bridges:
+        for port in bridge.ports:
+            for interface in port.interfaces:
+                _device(wanted, bridge, port, interface)
+    return wanted
+
+
+def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface) -> None:
+    """Add the device of one interface to what is wanted, or why there is none."""
+    unfit = _unfit(interface.name)
+    if len(port.interfaces) > 1:
+        wanted.errors[interface.uuid] = (
+            f"port {port.name} has several interfaces: bonds are not supported yet, "
+            "give each interface a port of its own"
+        )
+    elif unfit:
+        wanted.errors[interface.uuid] = unfit
+    elif interface.type in INTERNAL_TYPES or interface.name == bridge.name:
+        wanted.internal[interface.uuid] = Internal(
+            interface.uuid,
+            port.uuid,
+            interface.name,
+            interface.mac or (bridge.hwaddr if interface.name == bridge.name else None),
+            interface.mtu_request,
+            bridge.name,
+        )
+    elif interface.type in EXISTING_TYPES:
+        wanted.existing[interface.uuid] = Existing(
+            interface.uuid, port.uuid, interface.name, interface.mtu_request, bridge.name
+        )
+    elif interface.type not in SUPPORTED_TYPES:
+        wanted.errors[interface.uuid] = (
+            f"interface type {interface.type!r} is not supported yet: "
+            'use "internal", "patch", or "" for a device that exists'
+        )
