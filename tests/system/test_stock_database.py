@@ -145,3 +145,14 @@ def test_a_switch_waits_for_its_database(lab: Lab, database: Database) -> None:
     process.wait_for_line("ready", timeout=10)
     database.tools.vsctl("add-br br0")
     assert process.log_text().count("connection failed") == 1, "said more than once a minute"
+
+
+def test_a_socket_in_use_is_not_taken(lab: Lab, database: Database) -> None:
+    switch = Heliograph(lab)
+    switch.rundir = database.rundir
+    before = sorted(path.name for path in database.rundir.iterdir())
+    refused = switch.host.run(*switch.words(), check=False)
+    assert refused.returncode == 3, refused.stderr
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert sorted(path.name for path in database.rundir.iterdir()) == before
+    database.tools.vsctl("--no-wait add-br br0")

@@ -233,12 +233,18 @@ def run(settings: Settings) -> int:
     try:
         made.directory(settings.rundir, rundir.MODE)
         lock = rundir.lock(settings.rundir, made)
+        db_socket = settings.rundir / "db.sock"
+        if _answers(db_socket):  # of ours nobody can be alive: each holds the lock
+            raise AlreadyRunningError(
+                f"{db_socket} is in use by another database server: stop it, or give this one "
+                "another --rundir"
+            )
         if settings.dbfile is not None:
             made.directory(settings.dbfile.parent, 0o750)
         if settings.ovs:
             made.directory(OVS_SOCKET.parent, 0o755)
         database, switch = _children(settings, lock)
-        code = Supervisor(database, switch, settings.rundir / "db.sock").run()
+        code = Supervisor(database, switch, db_socket).run()
         return code
     except HeliographError as error:
         code = error.exit_code

@@ -5,6 +5,7 @@ Only what differs from what stands in the database is written: for columns that 
 monitors it looks there, for the others at what it wrote last.
 """
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -183,6 +184,11 @@ class Feedback:
         """The last transaction failed: write anew whatever it may have held."""
         self._writer.forget()
 
+    def owes(self, config: int) -> bool:
+        """Whether someone may be waiting for `cur_cfg` to become `config`."""
+        root = next(iter(self._replica.tables["Open_vSwitch"].values()), None)
+        return root is not None and root["cur_cfg"] != config
+
     def explain(
         self, intent: Intent, plan: Plan, ports: Mapping[UUID, Port], config: int, now: float
     ) -> tuple[list[Operation], bool]:
@@ -193,7 +199,7 @@ class Feedback:
         operations: list[Operation] = []
         waiting = False
         root = next(iter(self._replica.tables["Open_vSwitch"].values()), None)
-        settle = root is not None and root["cur_cfg"] != config
+        settle = self.owes(config)
         for bridge in intent.bridges:
             operations += self._writer.update("Bridge", bridge.uuid, _datapath(bridge, ports))
             for port in bridge.ports:
@@ -288,6 +294,7 @@ def _switch_columns(replica: Replica, root: Row) -> Columns:
     return columns
 
 
+@functools.cache
 def _os_release() -> dict[str, str]:
     path = Path("/etc/os-release")
     lines = path.read_text().splitlines() if path.exists() else []

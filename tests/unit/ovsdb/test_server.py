@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
 import socket
 import stat
@@ -19,7 +20,9 @@ import pytest
 from ovs.db.schema import DbSchema
 
 from heliograph.errors import AlreadyRunningError, HeliographError
-from heliograph.ovsdb import ovs_schema, wire
+from heliograph.ovsdb import ovs_schema, storage, wire
+from heliograph.ovsdb.client import Client
+from heliograph.ovsdb.errors import TransactionError
 
 SERVE = """
 import asyncio, signal, sys
@@ -345,3 +348,41 @@ def test_deep_nesting_harms_nobody(server: ServerProcess, raw_client: Any, depth
     ):
         raw_client(server.path).socket.sendall(stream)
         assert other.request("echo", 1) == [1]
+
+
+async def test_the_log_is_compacted_while_clients_write(
+    tmp_path: Path, run_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "COMPACT_FROM", 20_000)
+    dbfile = tmp_path / "conf.db"
+    largest = 0
+    async with run_server(tmp_path, dbfile) as path, await Client.connect(f"unix:{path}") as client:
+        await client.transact([QOS])
+        for number in range(200):
+            ids = ["map", [["n", f"{number} " + "x" * 1000]]]
+            row = {"external_ids": ids}
+            await client.transact([{"op": "update", "table": "QoS", "where": [], "row": row}])
+            largest = max(largest, dbfile.stat().st_size)
+    assert largest < 200_000  # without compaction it would be 400 KB
+    async with run_server(tmp_path, dbfile) as path, await Client.connect(f"unix:{path}") as client:
+        replica = await client.monitor({"QoS": ["external_ids"]}, lambda: None)
+    (stored,) = replica.tables["QoS"].values()
+    assert str(stored["external_ids"]).startswith("{'n': '199 ")
+
+
+async def test_a_failing_disk_refuses_changes_and_goes_on_reading(
+    tmp_path: Path, run_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    async with (
+        run_server(tmp_path, tmp_path / "conf.db") as path,
+        await Client.connect(f"unix:{path}") as client,
+    ):
+        await client.transact([QOS])
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(TransactionError, match="I/O error"):
+            await client.transact([QOS])
+        replica = await client.monitor({"QoS": ["type"]}, lambda: None)
+        assert len(replica.tables["QoS"]) == 1

@@ -30,10 +30,12 @@ class Kernel:
     def __init__(self) -> None:
         self.faults: list[Any] = []
         self.passes = 0
+        self.duration = 0.0  # seconds that a pass takes
         self.slots = Slots()
         self.bridges: dict[int, Any] = {}
 
     async def prepare(self, wanted: Any) -> Prepared:
+        await asyncio.sleep(self.duration)
         return Prepared(errors=dict(wanted.errors))
 
     def apply(self, plan: Any, present: Any) -> dict[Any, str]:
@@ -50,8 +52,10 @@ class Kernel:
 class Scene:
     """A running agent, and a client of its database."""
 
-    def __init__(self, kernel: Kernel, client: Client, running: "asyncio.Task[None]") -> None:
-        self.kernel, self.client, self.running = kernel, client, running
+    def __init__(
+        self, kernel: Kernel, client: Client, devices: Devices, running: "asyncio.Task[None]"
+    ) -> None:
+        self.kernel, self.client, self.devices, self.running = kernel, client, devices, running
 
     async def configure(self) -> None:
         """Raise next_cfg, as ovs-vsctl does."""
@@ -98,7 +102,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await client.transact([{"op": "insert", "table": "Open_vSwitch", "row": {}}])
         made = agent.Agent(remote, plane, devices, Restores(tmp_path / "devices.json"))
         running = asyncio.create_task(made.run(stop))
-        yield Scene(kernel, client, running)
+        yield Scene(kernel, client, devices, running)
         stop.set()
         await asyncio.wait({running})
     end.set()
@@ -170,6 +174,22 @@ async def test_a_user_who_lowers_cur_cfg_gets_it_back(scene: Scene) -> None:
     operation = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"cur_cfg": 0}}
     await scene.client.transact([operation])
     assert await eventually(scene.applied)
+
+
+async def test_devices_that_change_all_the_time_leave_the_processor_alone(scene: Scene) -> None:
+    await scene.configure()
+    assert await eventually(scene.applied)
+    scene.kernel.duration = 0.02
+    before = scene.kernel.passes
+    for _ in range(250):
+        scene.devices.on_change({"veth0"})
+        await asyncio.sleep(0.002)
+    passes = scene.kernel.passes - before
+    assert 2 <= passes <= 12, passes
+    began = asyncio.get_running_loop().time()
+    await scene.configure()
+    assert await eventually(scene.applied)
+    assert asyncio.get_running_loop().time() - began < 0.08, "configuration waits for no rest"
 
 
 def test_back_off_doubles_up_to_its_limit_and_begins_anew() -> None:
