@@ -105,7 +105,12 @@ class Switch:
         key = layouts.FdbKey(bytes.fromhex(mac.replace(":", "")), vlan, BRIDGE)
         number = self.numbers[port]
         value = layouts.FdbValue(
-            number, number if generation is None else generation, now_tick() - age
+            port=number,
+            generation=number if generation is None else generation,
+            seen=now_tick() - age,
+            place=0,
+            moved=0,
+            moves=0,
         )
         bpf.update(self.plane.map_fd("fdb"), key.pack(), value.pack())
 

@@ -30,13 +30,14 @@ from heliograph.kernel.fdb import Fdb
 from heliograph.kernel.layouts import Limits, Slot
 from heliograph.kernel.libbpf import Object
 
-_MAPS = (
-    "bridges devices rows fdb fdb_learned fdb_removed port_stats mirror_stats instructions "
-    "records frames"
+_FDB_MAPS = (
+    "fdb fdb_order fdb_flaps fdb_learned fdb_removed fdb_port_learned fdb_port_removed"
 ).split()
+_STATISTICS = "port_stats mirror_stats".split()
+_MAPS = "bridges devices rows instructions records frames".split() + _FDB_MAPS + _STATISTICS
 # What is worth carrying from one layout into another, if its shape is the same; the rows at once,
 # the others when the new configuration is about to be put in force.
-_CARRIED = "fdb fdb_learned fdb_removed port_stats mirror_stats".split()
+_CARRIED = _FDB_MAPS + _STATISTICS
 
 ROW_BRIDGES, ROW_PORTS = 0, int(Limits.MAX_BRIDGES)
 ROW_MIRRORS = ROW_PORTS + Limits.MAX_PORTS
@@ -69,7 +70,7 @@ class DataPlane:
         self._attached = self._living_links()
         self._maps = {name: loaded.map_fd(name) for name in _MAPS}
         self.counters = Counters.of(self._maps["port_stats"], self._maps["mirror_stats"])
-        self.fdb = Fdb(*(self._maps[name] for name in ("fdb", "fdb_learned", "fdb_removed")))
+        self.fdb = Fdb(self._maps)
 
     @classmethod
     def open(cls, root: Path) -> Self:

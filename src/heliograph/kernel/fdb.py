@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeping the MAC table: entries that are void already are removed, to make room.
+"""The MAC table from outside: its counts, what it reports, and sweeping out what is void.
 
 The program itself takes old entries and those of a changed port for absent, so nothing depends on
-when this runs. It is one batch of system calls, meant for a thread of its own.
+when a sweep comes. It is a batch of system calls, meant for a thread of its own.
 """
 
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from heliograph.kernel import bpf, layouts
-from heliograph.kernel.layouts import Limits
+from heliograph.kernel.layouts import FdbKey, FdbValue, Limits
 from heliograph.kernel.snapshot import BridgeEntry, mac_age_ticks
 
 _KEY, _VALUE = layouts.FDB_KEY.size, layouts.FDB_VALUE.size
-_BRIDGE_AT = 8
 # One call takes whole buckets; with 2^20 of them none comes near this.
 _CHUNK = 8192
+_WORD = 0xFFFFFFFF
+# How long a MAC that moved too often is still spoken of, in ticks.
+_FLAP_TICKS = 10
 
 
 def now_tick() -> int:
@@ -25,66 +28,131 @@ def now_tick() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> Limits.TICK_SHIFT
 
 
-class Fdb:
-    """The MAC table of all bridges, by the file descriptors of its three maps."""
+class Flap(NamedTuple):
+    """A MAC that moved between two ports, by number, more than 100 times in a second."""
 
-    def __init__(self, table: int, learned: int, removed: int) -> None:
-        self._table = table
-        self._learned = learned
-        self._removed = removed
+    mac: str
+    vlan: int
+    ports: tuple[int, int]
+
+
+class _Entry(NamedTuple):
+    key: bytes
+    bridge: int
+    port: int
+    seen: int
+
+
+class _Tally:
+    """An array of counters of entries that only user space writes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, number: int) -> int:
+        data = bpf.lookup(self._fd, struct.pack("=I", number), 4)
+        assert data is not None  # arrays have every element
+        return int(struct.unpack("=I", data)[0])
+
+    def write(self, number: int, value: int) -> None:
+        bpf.update(self._fd, struct.pack("=I", number), struct.pack("=I", value & _WORD))
+
+
+class Fdb:
+    """The MAC table of all bridges, by the file descriptors of its maps (bpf/maps.h)."""
+
+    def __init__(self, maps: Mapping[str, int]) -> None:
+        self._table = maps["fdb"]
+        self._counts = maps["fdb_learned"]
+        self._flaps = maps["fdb_flaps"]
+        self._removed = _Tally(maps["fdb_removed"])
+        self._port_learned = _Tally(maps["fdb_port_learned"])
+        self._port_removed = _Tally(maps["fdb_port_removed"])
+
+    def _entries(self) -> Iterable[tuple[bytes, FdbValue]]:
+        for key, value in bpf.items(self._table, _KEY, _VALUE, chunk=_CHUNK):
+            yield key, FdbValue.unpack(value)
 
     def recount(self) -> None:
-        """Make the bridges' counts those of what is there, after a crash between the two."""
-        there: Counter[int] = Counter()
-        for key, _ in bpf.items(self._table, _KEY, _VALUE, chunk=_CHUNK):
-            there[struct.unpack_from("=I", key, _BRIDGE_AT)[0]] += 1
+        """Make the counts those of what is there, after a crash between the two."""
+        bridges: Counter[int] = Counter()
+        ports: Counter[int] = Counter()
+        for key, value in self._entries():
+            bridges[FdbKey.unpack(key).bridge] += 1
+            ports[value.port] += 1
         for bridge in range(Limits.MAX_BRIDGES):
-            learned = self._count(bridge).entries
-            self._set_removed(bridge, learned - there[bridge])
+            self._removed.write(bridge, self._count(bridge).entries - bridges[bridge])
+        for port in range(Limits.MAX_PORTS):
+            self._port_removed.write(port, self._port_learned.read(port) - ports[port])
 
     def _count(self, bridge: int) -> layouts.FdbCount:
-        data = bpf.lookup(self._learned, struct.pack("=I", bridge), layouts.FDB_COUNT.size)
+        data = bpf.lookup(self._counts, struct.pack("=I", bridge), layouts.FDB_COUNT.size)
         assert data is not None  # arrays have every element
         return layouts.FdbCount.unpack(data)
 
-    def _set_removed(self, bridge: int, number: int) -> None:
-        bpf.update(self._removed, struct.pack("=I", bridge), struct.pack("=I", number & 0xFFFFFFFF))
-
     def entries(self, bridge: int) -> int:
         """How many MACs a bridge's table holds, void ones included."""
-        removed = bpf.lookup(self._removed, struct.pack("=I", bridge), 4)
-        assert removed is not None
-        return (self._count(bridge).entries - int(struct.unpack("=I", removed)[0])) & 0xFFFFFFFF
+        return (self._count(bridge).entries - self._removed.read(bridge)) & _WORD
 
     def refused(self, bridge: int) -> int:
         """How many frames found the bridge's table full for their source."""
         return self._count(bridge).refused
 
+    def flap(self, bridge: int) -> Flap | None:
+        """The MAC that moves too often on a bridge, if one does now."""
+        data = bpf.lookup(self._flaps, struct.pack("=I", bridge), layouts.FDB_FLAP_SIZE)
+        assert data is not None  # arrays have every element
+        key, (tick, one, other) = FdbKey.unpack(data[:_KEY]), struct.unpack("=III", data[_KEY:])
+        if not tick or (now_tick() - tick) & _WORD > _FLAP_TICKS:
+            return None
+        return Flap(key.mac.hex(":"), key.vlan, (min(one, other), max(one, other)))
+
     def sweep(self, bridges: Mapping[int, BridgeEntry]) -> int:
-        """Remove what is void now; `bridges` by slot. Returns how many were removed."""
-        now = now_tick()
+        """Remove what is void now, and what is over a bridge's limit, the oldest of the largest
+        ports first (D11); `bridges` by slot. Returns how many were removed."""
         ages = {slot: mac_age_ticks(bridge) for slot, bridge in bridges.items()}
-        ports = {
+        generations = {
             (slot, port.number): port.generation
             for slot, bridge in bridges.items()
             for port in bridge.ports
         }
-        void = []
-        for key, value in bpf.items(self._table, _KEY, _VALUE, chunk=_CHUNK):
-            (slot,) = struct.unpack_from("=I", key, _BRIDGE_AT)
-            port, generation, seen = layouts.FDB_VALUE.unpack(value)
-            age = (now - seen) & 0xFFFFFFFF
+        now = now_tick()
+        void: list[_Entry] = []
+        valid: dict[int, list[_Entry]] = {}
+        for key, value in self._entries():
+            bridge = FdbKey.unpack(key).bridge
+            entry = _Entry(key, bridge, value.port, value.seen)
+            age = (now - value.seen) & _WORD
             # A frame newer than `now` may have refreshed it: then the difference wraps.
-            old = ages.get(slot, -1) < age < 0x80000000
-            if old or ports.get((slot, port)) != generation:
-                void.append(key)
-        gone: Counter[int] = Counter()
-        for start in range(0, len(void), _CHUNK):
-            chunk = void[start : start + _CHUNK]
-            done = bpf.delete_batch(self._table, chunk)
-            gone.update(struct.unpack_from("=I", key, _BRIDGE_AT)[0] for key in chunk[:done])
-        for slot, number in gone.items():
-            removed = bpf.lookup(self._removed, struct.pack("=I", slot), 4)
-            assert removed is not None
-            self._set_removed(slot, struct.unpack("=I", removed)[0] + number)
-        return gone.total()
+            old = ages.get(bridge, -1) < age < 0x80000000
+            if old or generations.get((bridge, value.port)) != value.generation:
+                void.append(entry)
+            else:
+                valid.setdefault(bridge, []).append(entry)
+        for slot, entries in valid.items():
+            void += _surplus(entries, bridges[slot].mac_limit)
+        return self._remove(void)
+
+    def _remove(self, entries: list[_Entry]) -> int:
+        gone: list[_Entry] = []
+        while entries:
+            chunk, entries = entries[:_CHUNK], entries[_CHUNK:]
+            done = bpf.delete_batch(self._table, [entry.key for entry in chunk])
+            gone += chunk[:done]
+            # It stopped at one that the program has removed meanwhile.
+            entries = chunk[done + 1 :] + entries
+        for tally, numbers in (
+            (self._removed, Counter(entry.bridge for entry in gone)),
+            (self._port_removed, Counter(entry.port for entry in gone)),
+        ):
+            for number, count in numbers.items():
+                tally.write(number, tally.read(number) + count)
+        return len(gone)
+
+
+def _surplus(entries: list[_Entry], limit: int) -> list[_Entry]:
+    """Those of one bridge that are over its limit."""
+    ports: dict[int, list[_Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: -entry.seen):
+        ports.setdefault(entry.port, []).append(entry)
+    return [max(ports.values(), key=len).pop() for _ in range(len(entries) - limit)]

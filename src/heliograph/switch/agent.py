@@ -23,13 +23,13 @@ from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
 from heliograph.switch import feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
+from heliograph.switch.macs import MacKeeper
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores, put_back
 
 log = logging.getLogger(__name__)
 
 BACK_OFF_SECONDS = (0.1, 5.0)
-SWEEP_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 5.0
 # Between transactions that no configuration change waits for.
@@ -123,6 +123,7 @@ class Agent:
         self._untold = asyncio.Event()
         self._chatter = Chatter()
         self._pace = Pace(self._due)
+        self._macs = MacKeeper(plane.fdb, self._due.set)
         devices.on_change = lambda names: self._pace.stir()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -134,7 +135,7 @@ class Agent:
                 self._follow(),
                 self._tell(),
                 self._report(),
-                self._sweep(),
+                self._keep_macs(),
                 stop.wait(),
             )
         ]
@@ -224,6 +225,8 @@ class Agent:
                 planned.complain(row, text)
             else:
                 planned.errors[row] = text
+        self._macs.configure(self._reconciler.bridges)
+        self._macs.complain(rows, planned)
         await self._reconciler.release(needed, present)
         ports = await self._look(old.ports, planned, present)
         self._log_changes(old, rows, planned)
@@ -362,15 +365,13 @@ class Agent:
         if state and self._state is state:
             self._state = replace(state, ports={**state.ports, **seen})
 
-    async def _sweep(self) -> None:
+    async def _keep_macs(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            if self._state is None:
-                continue  # what is valid is not known yet
             try:
-                await asyncio.to_thread(self._plane.fdb.sweep, dict(self._reconciler.bridges))
+                await self._macs.run()
             except OSError as error:
-                self._complain("the MAC table could not be swept", error)
+                self._complain("the MAC table could not be looked after", error)
+                await asyncio.sleep(BACK_OFF_SECONDS[1])
 
 
 async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) -> None:

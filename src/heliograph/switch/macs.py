@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking after the MAC tables: sweeping, and saying which MAC moves too often."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+from heliograph.kernel.fdb import Fdb
+from heliograph.kernel.snapshot import BridgeEntry
+from heliograph.switch.intent import Intent
+from heliograph.switch.plan import Plan
+
+LOOK_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+
+
+class MacKeeper:
+    """`problems` says by slot of a bridge which MAC moves too often; `changed` is called when
+    that has become another."""
+
+    def __init__(self, fdb: Fdb, changed: Callable[[], None]) -> None:
+        self._fdb = fdb
+        self._changed = changed
+        self._bridges: Mapping[int, BridgeEntry] = {}
+        self._due = asyncio.Event()
+        self._swept = 0.0
+        self._flaps: dict[int, object] = {}
+
+    def configure(self, bridges: Mapping[int, BridgeEntry]) -> None:
+        """These bridges are in force now: what that made void is swept out at once."""
+        if bridges != self._bridges:
+            self._bridges = dict(bridges)
+            self._due.set()
+
+    def complain(self, intent: Intent, plan: Plan) -> None:
+        """Add to a plan's problems what is wrong with MACs."""
+        names = {
+            number: port.name
+            for bridge in intent.bridges
+            for port in bridge.ports
+            for number in (plan.slots.ports.get(port.uuid),)
+            if number is not None
+        }
+        for uuid, bridge in plan.bridges.items():
+            self._complain_of(uuid, bridge, names, plan)
+
+    def _complain_of(
+        self, uuid: UUID, bridge: BridgeEntry, names: Mapping[int, str], plan: Plan
+    ) -> None:
+        flap = self._fdb.flap(bridge.slot)
+        if flap and all(port in names for port in flap.ports):
+            one, other = (names[port] for port in flap.ports)
+            plan.complain(
+                uuid,
+                f"MAC {flap.mac} of VLAN {flap.vlan} moves between ports {one} and {other} more "
+                "than 100 times a second: look for a loop, or for two hosts with one address",
+            )
+
+    async def run(self) -> None:
+        """Sweep and look, for ever. Raises OSError as the kernel says it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._due.wait(), LOOK_SECONDS)
+            if self._due.is_set() or loop.time() - self._swept >= SWEEP_SECONDS:
+                self._due.clear()
+                await asyncio.to_thread(self._fdb.sweep, self._bridges)
+                self._swept = loop.time()
+            flaps: dict[int, object] = {slot: self._fdb.flap(slot) for slot in self._bridges}
+            if flaps != self._flaps:
+                self._flaps = flaps
+                self._changed()
