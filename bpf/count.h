@@ -15,6 +15,18 @@ INLINE void count_drop(u32 port, u32 reason, u32 packets)
 		counters->drops[reason] += packets;
 }
 
+/* Counts packets handed over, or not, to the device of a port. */
+INLINE void count_delivery(u32 port, u32 reason, u32 packets, u32 bytes)
+{
+	struct port_counters *counters = port_counters(port);
+	if (counters && reason == DELIVERED) {
+		counters->tx_packets += packets;
+		counters->tx_bytes += bytes;
+	} else if (counters && reason < MAX_REASONS) {
+		counters->drops[reason] += packets;
+	}
+}
+
 /* Length of the headers that every segment of a super-frame repeats; 0 if they are not TCP or UDP
  * over IPv4 or IPv6 (tunnelled segments): then the bytes of the repeated headers go uncounted. */
 FUNCTION u32 segment_headers(struct __sk_buff *skb)

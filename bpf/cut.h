@@ -47,6 +47,12 @@ INLINE long cut_below_floor(struct __sk_buff *skb, u32 length)
 	return bpf_skb_store_bytes(skb, 0, head, length, 0);
 }
 
+/* A tagged frame is never cut below 18 bytes (D12). */
+INLINE u32 cut_length(struct __sk_buff *skb, u32 snaplen)
+{
+	return snaplen < 18 && skb->vlan_present ? 18 : snaplen;
+}
+
 FUNCTION u32 cut(struct __sk_buff *skb, u32 snaplen)
 {
 	/* The length does not count a tag beside the data. */

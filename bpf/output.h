@@ -2,21 +2,34 @@
 /* The way out: every frame and every copy leaves through output(). */
 #pragma once
 #include "mirror.h"
+#include "segment.h"
+
+/* What bpf_clone_redirect said (kernel facts, "Returns"). */
+INLINE u32 outcome(long error)
+{
+	if (!error)
+		return DELIVERED;
+	if (error == -22 || error == -19)
+		return DROP_NO_DEVICE;
+	return error == 2 || error == -100 ? DROP_DEVICE_DOWN : DROP_REFUSED;
+}
 
 /* Sends a clone, with an instruction for the target's egress program if the clone must differ
  * from the frame. The frame itself is never changed for a copy's sake. */
-INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 snaplen)
+INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 snaplen,
+                      u32 mark)
 {
 	u32 zero = 0;
 	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
 	if (!instruction)
 		return DROP_UNTREATED;
-	int treat = snaplen || !same_tags(&frame->order.tags, &frame->wire);
+	int treat = snaplen || mark || !same_tags(&frame->order.tags, &frame->wire);
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
 		instruction->pops = frame->raw.number;
 		instruction->snaplen = snaplen;
+		instruction->mark = mark;
 		instruction->tags = frame->order.tags;
 	}
 	instruction->active = treat;
@@ -25,13 +38,24 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	 */
 	u32 unread = instruction->active;
 	instruction->active = 0;
-	if (!error)
-		return unread ? DROP_UNTREATED : DELIVERED;
-	if (error == -22 || error == -19)
-		return DROP_NO_DEVICE;
-	if (error == 2 || error == -100)
-		return DROP_DEVICE_DOWN;
-	return instruction->result;
+	u32 reason = outcome(error);
+	if (reason == DELIVERED && unread)
+		return DROP_UNTREATED;
+	return reason == DROP_REFUSED ? instruction->result : reason;
+}
+
+/* Sends a super-frame's copy through the segmenter, a pair of devices of ours: its near end, by
+ * having no offloads, makes the kernel cut it into frames of the wire with valid checksums, its far
+ * end cuts each of those to the snaplen and delivers it (D10). */
+INLINE u32 send_segments(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
+{
+	const struct order *order = &frame->order;
+	u32 slot = bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)].slot;
+	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
+	u32 reason = send_clone(skb, frame, bridge->segmenter, 0, segment_mark(slot, order->port));
+	if (counters && reason == DELIVERED)
+		counters->segmented += frame->packets;
+	return reason;
 }
 
 /* How much longer than received the frame is with the order's tags. */
@@ -51,13 +75,7 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 	u32 packets = cut ? 1 : frame->packets;
 	u32 bytes = frame->bytes + packets * tag_bytes(frame);
 	const struct mirror *mirror = &bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)];
-	struct port_counters *counters = port_counters(order->port);
-	if (counters && reason == DELIVERED) {
-		counters->tx_packets += packets;
-		counters->tx_bytes += cut ? cut : bytes;
-	} else if (counters && reason < MAX_REASONS) {
-		counters->drops[reason] += packets;
-	}
+	count_delivery(order->port, reason, packets, cut ? cut : bytes);
 	if (order->mirror == NO_MIRROR)
 		return;
 	count_copy(mirror, reason, packets);
@@ -138,13 +156,18 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
 	frame->outputs++;
-	if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
+	if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
+		reason = send_segments(skb, bridge, frame);
+		if (reason == DELIVERED)
+			return 0; /* its segments are counted when they are delivered */
+		cut = 0;
+	} else if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
 		if (order->last && !frame->departs) {
 			frame->departure = *order;
 			frame->departure_ifindex = port->ifindex;
 			frame->departs = 1 + !!(port->flags & PORT_PEER_ELSEWHERE);
 		} else {
-			reason = send_clone(skb, frame, port->ifindex, cut);
+			reason = send_clone(skb, frame, port->ifindex, cut, 0);
 		}
 	}
 	count_output(bridge, frame, reason, cut);

@@ -157,11 +157,40 @@ int egress(struct __sk_buff *skb)
 	instruction->active = 0;
 	struct tags tags = instruction->tags;
 	u32 reason = retag(skb, instruction->pops, &tags);
+	if (instruction->mark)
+		skb->mark = instruction->mark;
 	if (!reason && instruction->snaplen)
 		reason = cut(skb, instruction->snaplen);
 	if (!reason)
 		return NEXT;
 	instruction->result = reason;
+	return DROP;
+}
+
+/* At the far end of the segmenter: one frame of the wire of a mirror's copy, to be cut and handed
+ * over. The frame is ours, so cutting it harms nobody. */
+SEC("tc")
+int segmented(struct __sk_buff *skb)
+{
+	u32 mark = skb->mark, slot = marked_slot(mark), number = marked_port(mark);
+	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
+	struct snapshot *bridge = snapshot_of(slot / MAX_MIRRORS);
+	if (!(mark & SEGMENT_MARK) || !counters)
+		return DROP;
+	counters->arrived++;
+	const struct mirror *mirror = bridge ? &bridge->mirrors[slot % MAX_MIRRORS] : 0;
+	const struct port *port = bridge ? &bridge->ports[number & (MAX_PORTS - 1)] : 0;
+	u32 reason = DROP_NOT_READY;
+	if (mirror && port && mirror->same && port->ifindex)
+		reason = mirror->snaplen ? cut(skb, cut_length(skb, mirror->snaplen)) : DELIVERED;
+	u32 length = skb->len + (skb->vlan_present ? 4 : 0);
+	if (reason == DELIVERED && port)
+		reason = outcome(bpf_clone_redirect(skb, port->ifindex, 0));
+	count_delivery(number, reason, 1, length);
+	if (reason == DELIVERED)
+		counters->delivered++;
+	else if (reason < MAX_REASONS)
+		counters->drops[reason]++;
 	return DROP;
 }
 
@@ -211,6 +240,13 @@ int stub_egress(struct __sk_buff *skb)
 {
 	bpf_tail_call(skb, &programs, SLOT_EGRESS);
 	return NEXT;
+}
+
+SEC("tc")
+int stub_segmented(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &programs, SLOT_SEGMENTED);
+	return DROP;
 }
 
 char licence[] SEC("license") = "Dual BSD/GPL";

@@ -25,7 +25,7 @@ enum limits {
 	TICK_SHIFT = 30, /* a tick is 2^30 ns of the monotonic clock: 1.07 s, and no division */
 };
 
-enum slot { SLOT_INGRESS, SLOT_EGRESS, MAX_SLOTS };
+enum slot { SLOT_INGRESS, SLOT_EGRESS, SLOT_SEGMENTED, MAX_SLOTS };
 
 enum reason {
 	DELIVERED,
@@ -90,10 +90,12 @@ struct vlan {
 /* All that a frame consults of a bridge's configuration. Never changed once it is in a slot of
  * the map `bridges`: a change is a new snapshot in that slot. */
 struct snapshot {
-	u32 flags;                /* enum bridge_flags */
-	u32 mac_age;              /* ticks */
-	u32 mac_limit;            /* entries of the MAC table */
-	u32 vlan_limit;           /* tags that are parsed: 1 or 2 (rule 39) */
+	u32 flags;      /* enum bridge_flags */
+	u32 mac_age;    /* ticks */
+	u32 mac_limit;  /* entries of the MAC table */
+	u32 vlan_limit; /* tags that are parsed: 1 or 2 (rule 39) */
+	u32 segmenter;  /* ifindex of its near end; 0: there is none */
+	u32 padding;
 	u64 reserved[PORT_WORDS]; /* ports that are a mirror's output (rule 51) */
 	struct mirror mirrors[MAX_MIRRORS];
 	struct port ports[MAX_PORTS];
@@ -154,6 +156,8 @@ struct mirror_counters {
 	u64 selected; /* packets of the wire */
 	u64 selected_bytes;
 	u64 delivered;
+	u64 segmented; /* handed to the segmenter */
+	u64 arrived;   /* and come out of it */
 	u64 drops[MAX_REASONS];
 };
 
@@ -177,6 +181,7 @@ struct instruction {
 	u16 pops;
 	u16 snaplen;
 	u32 result; /* enum reason */
+	u32 mark;   /* 0: leave it */
 	struct tags tags;
 };
 

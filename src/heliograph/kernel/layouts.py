@@ -32,7 +32,8 @@ class Slot(IntEnum):
 
     SLOT_INGRESS = 0
     SLOT_EGRESS = 1
-    MAX_SLOTS = 2
+    SLOT_SEGMENTED = 2
+    MAX_SLOTS = 3
 
 
 class Reason(IntEnum):
@@ -316,26 +317,28 @@ class PortCounters(NamedTuple):
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQ20Q")
+MIRROR_COUNTERS = struct.Struct("=QQQQQ20Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 184 bytes."""
+    """struct mirror_counters: 200 bytes."""
 
     selected: int
     selected_bytes: int
     delivered: int
+    segmented: int
+    arrived: int
     drops: tuple[int, ...]
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3:23])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5:25])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return MIRROR_COUNTERS.pack(self.selected, self.selected_bytes, self.delivered, *self.drops)
+        return MIRROR_COUNTERS.pack(self.selected, self.selected_bytes, self.delivered, self.segmented, self.arrived, *self.drops)
 
 
 ROW = struct.Struct("=16s")
@@ -378,13 +381,14 @@ class Tags(NamedTuple):
         """To its bytes."""
         return TAGS.pack(self.number, self.priority, *self.tpid, *self.tci)
 
-INSTRUCTION_SIZE = 28
+INSTRUCTION_SIZE = 32
 INSTRUCTION_ACTIVE = 0
 INSTRUCTION_IFINDEX = 4
 INSTRUCTION_POPS = 8
 INSTRUCTION_SNAPLEN = 10
 INSTRUCTION_RESULT = 12
-INSTRUCTION_TAGS = 16
+INSTRUCTION_MARK = 16
+INSTRUCTION_TAGS = 20
 
 
 EVENT = struct.Struct("=HHHHHHHHII256s")
@@ -420,16 +424,18 @@ RECORD_RUN = 0
 RECORD_COUNT = 4
 RECORD_EVENTS = 8
 
-SNAPSHOT_SIZE = 619152
+SNAPSHOT_SIZE = 619160
 SNAPSHOT_FLAGS = 0
 SNAPSHOT_MAC_AGE = 4
 SNAPSHOT_MAC_LIMIT = 8
 SNAPSHOT_VLAN_LIMIT = 12
-SNAPSHOT_RESERVED = 16
-SNAPSHOT_MIRRORS = 144
-SNAPSHOT_PORTS = 656
-SNAPSHOT_VLAN_SETS = 29328
-SNAPSHOT_VLANS = 62096
+SNAPSHOT_SEGMENTER = 16
+SNAPSHOT_PADDING = 20
+SNAPSHOT_RESERVED = 24
+SNAPSHOT_MIRRORS = 152
+SNAPSHOT_PORTS = 664
+SNAPSHOT_VLAN_SETS = 29336
+SNAPSHOT_VLANS = 62104
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -471,4 +477,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "908b63298cdb"
+LAYOUT = "3c7e7079fc78"
