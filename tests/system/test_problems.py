@@ -2,7 +2,9 @@
 """What is wrong is said on its row, in time, with the way to mend it; the rest goes on (D1, D8)."""
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -238,6 +240,33 @@ def test_a_device_that_comes_goes_and_comes_back(
     host.ip("link set uplink nomaster")
     assert eventually(lambda: error(ovs, "uplink") == "", SOON)
     assert mirrored()
+
+
+def test_a_database_that_hangs_holds_nothing_up(
+    bridge: Heliograph, ovs: Tools, uplink: Namespace
+) -> None:
+    host = bridge.host
+    veth((host, "uplink"), (uplink, "far"))
+    ovs.vsctl("add-port br0 uplink")
+    frame = b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb6" + b"hello" * 10
+
+    def arrives() -> bool:
+        with Capture(host, "tap2") as seen:
+            uplink.send("far", [frame])
+            return frame in [f.data for f in seen.collect(1, timeout=0.2)]
+
+    assert arrives()
+    database = bridge.child("db")
+    os.kill(database, signal.SIGSTOP)
+    try:
+        for _ in range(2):  # the first makes the switch write, and wait for the answer
+            host.ip("link delete uplink")
+            veth((host, "uplink"), (uplink, "far"))
+            assert eventually(arrives, 2 * SOON)
+    finally:
+        os.kill(database, signal.SIGCONT)
+    ovs.vsctl("set bridge br0 external_ids:seen=yes")
+    assert error(ovs, "uplink") == ""
 
 
 def test_an_internal_port_whose_namespace_is_deleted_is_made_again(

@@ -80,7 +80,8 @@ def devices(intent: Intent) -> DevicePlan:
 
 def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface) -> None:
     """Add the device of one interface to what is wanted, or why there is none."""
-    unfit = _unfit(interface.name)
+    has_device = interface.type != patches.TYPE or interface.name == bridge.name
+    unfit = _unfit(interface.name) if has_device else None
     if len(port.interfaces) > 1:
         wanted.errors[interface.uuid] = (
             f"port {port.name} has several interfaces: bonds are not supported yet, "
