@@ -17,15 +17,16 @@
 	X(PROTECTED, protected, "both ports are protected")                                      \
 	X(NO_PORT, no_port, "no other port carries its VLAN")
 
-#define OUTPUT_REASONS(X)                                                                   \
-	X(NO_DEVICE, no_device, "the port has no device")                                   \
-	X(DEVICE_DOWN, device_down, "the device or its peer is down")                       \
-	X(REFUSED, refused, "the device took no more: queue full or MTU too small")         \
-	X(RETAG, retag, "the VLAN tag could not be changed")                                \
-	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                    \
-	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")              \
-	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen")  \
-	X(PATCH_SNAPLEN, patch_snaplen, "a copy with a snaplen does not pass a patch port") \
+#define OUTPUT_REASONS(X)                                                                      \
+	X(NO_DEVICE, no_device, "the port has no device")                                      \
+	X(DEVICE_DOWN, device_down, "the device or its peer is down")                          \
+	X(REFUSED, refused, "the device took no more: queue full or MTU too small")            \
+	X(RETAG, retag, "the VLAN tag could not be changed")                                   \
+	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                       \
+	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")                 \
+	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen")     \
+	X(PATCH_SNAPLEN, patch_snaplen, "a copy with a snaplen does not pass a patch port")    \
+	X(SEGMENTER, segmenter, "lost on its way through the segmenter, whose queue was full") \
 	X(TOO_DEEP, too_deep, "too many mirrors of copies or patch ports on its way")
 
 #define REASONS(X) FRAME_REASONS(X) OUTPUT_REASONS(X)

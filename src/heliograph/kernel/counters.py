@@ -2,12 +2,14 @@
 """Reading the per-CPU counters. Nothing is counted in Python."""
 
 import struct
+import time
 from dataclasses import dataclass
 from typing import Self
 
 from heliograph.kernel import bpf, layouts
 from heliograph.kernel.layouts import Reason
 
+SEGMENTER_SECONDS = 0.005
 _KEYS = dict(zip(list(Reason)[1:-1], layouts.REASON_WORDS, strict=True))
 
 
@@ -93,5 +95,10 @@ class Counters:
     def mirror(self, slot: int) -> MirrorCounts:
         """What a mirror has counted."""
         values = self.mirror_map.read(slot)
-        selected, selected_bytes, delivered, *drops = values
+        selected, selected_bytes, delivered, segmented, arrived, *drops = values
+        if segmented != arrived:
+            # What is on its way through the segmenter is there in a moment; what is not is lost.
+            time.sleep(SEGMENTER_SECONDS)
+            _, _, delivered, _, arrived, *drops = self.mirror_map.read(slot)
+        drops[Reason.DROP_SEGMENTER] = max(segmented - arrived, 0)
         return MirrorCounts(selected, selected_bytes, delivered, _drops(drops))

@@ -63,6 +63,7 @@ class DataPlane:
     """Our programs and maps in the kernel. Made by `open`; `close` leaves them running."""
 
     def __init__(self, root: Path, loaded: Object) -> None:
+        self.name = str(root)
         self._root = root
         self._object = loaded
         self._links = root / "links"
@@ -141,7 +142,11 @@ class DataPlane:
 
     def take_over(self) -> None:
         """Put these programs into the slots: from now on frames meet them. Idempotent."""
-        slots = {Slot.SLOT_INGRESS: "ingress", Slot.SLOT_EGRESS: "egress"}
+        slots = {
+            Slot.SLOT_INGRESS: "ingress",
+            Slot.SLOT_EGRESS: "egress",
+            Slot.SLOT_SEGMENTED: "segmented",
+        }
         for slot, name in slots.items():
             program = self._object.program_fd(name)
             bpf.update(self._object.map_fd("programs"), _key(slot), _key(program))
@@ -222,15 +227,24 @@ class DataPlane:
         if ifindex in self._attached:
             return
         for suffix, program, hook in _HOOKS:
-            path = self._links / f"{ifindex}-{suffix}"
-            if path.exists():
-                continue
-            link = bpf.attach_tcx(self._object.program_fd(program), ifindex, hook)
-            try:
-                bpf.pin(link, path)
-            finally:
-                os.close(link)
+            self._link(ifindex, suffix, program, hook)
         self._attached.add(ifindex)
+
+    def attach_segmenter(self, near: int, far: int) -> None:
+        """Link the two ends of the segmenter (bpf/segment.h); nothing if they are."""
+        self._link(near, "out", "stub_egress", bpf.ATTACH_TCX_EGRESS)
+        self._link(far, "in", "stub_segmented", bpf.ATTACH_TCX_INGRESS)
+        self._attached |= {near, far}
+
+    def _link(self, ifindex: int, suffix: str, program: str, hook: int) -> None:
+        path = self._links / f"{ifindex}-{suffix}"
+        if path.exists():
+            return
+        link = bpf.attach_tcx(self._object.program_fd(program), ifindex, hook)
+        try:
+            bpf.pin(link, path)
+        finally:
+            os.close(link)
 
     def detach(self, ifindex: int) -> None:
         """Take the stubs off a device: it is the host's again."""

@@ -102,7 +102,7 @@ def _check_mtu(device: str, mtu: int, low: int, high: int) -> None:
         raise HeliographError(f"{device}: mtu {mtu} is outside {low}..{high}")
 
 
-def _mute_ipv6(name: str) -> None:
+def mute_ipv6(name: str) -> None:
     """Keep the host's IPv6 from ever speaking on a device that is still down.
 
     Both are needed: disable_ipv6 can be undone for all devices at once (conf/all), and then no
@@ -332,6 +332,15 @@ class Devices:
                     raise HeliographError(f"{name}: the driver does not switch {word} offload off")
         self._drain()
 
+    async def offloads(self, ifindex: int) -> tuple[bool, bool, bool]:
+        """(tx, tso, gso) as `set_offload` has them."""
+        with _blaming(f"{self._label(ifindex)}: read offloads"):
+            fd = self._requests.fileno()
+            name = ethtool.device_name(fd, ifindex)
+            features = (ethtool.TX, ethtool.TSO, ethtool.GSO)
+            tx, tso, gso = (bool(ethtool.get(fd, name, feature)) for feature in features)
+            return tx, tso, gso
+
     # Internal ports
 
     async def create_internal(
@@ -361,7 +370,7 @@ class Devices:
             raise HeliographError(f"internal port {name}: our end {far_name} vanished at once")
         try:
             with _blaming(f"internal port {name}: silence IPv6 on {far_name}"):
-                _mute_ipv6(far_name)
+                mute_ipv6(far_name)
             await self.set_alias(far.peer, alias)
             alias_too = text(links.IFLA_IFALIAS, alias)
             self._set(far.ifindex, "set up", alias_too, flags=links.IFF_UP, change=links.IFF_UP)

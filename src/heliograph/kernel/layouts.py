@@ -58,8 +58,9 @@ class Reason(IntEnum):
     DROP_UNTREATED = 16
     DROP_SUPER_FRAME = 17
     DROP_PATCH_SNAPLEN = 18
-    DROP_TOO_DEEP = 19
-    MAX_REASONS = 20
+    DROP_SEGMENTER = 19
+    DROP_TOO_DEEP = 20
+    MAX_REASONS = 21
 
 
 class VlanMode(IntEnum):
@@ -294,11 +295,11 @@ FDB_FLAP_FROM = 16
 FDB_FLAP_TO = 20
 
 
-PORT_COUNTERS = struct.Struct("=QQQQ20Q")
+PORT_COUNTERS = struct.Struct("=QQQQ21Q")
 
 
 class PortCounters(NamedTuple):
-    """struct port_counters: 192 bytes."""
+    """struct port_counters: 200 bytes."""
 
     rx_packets: int
     rx_bytes: int
@@ -310,18 +311,18 @@ class PortCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4:24])
+        return cls(values[0], values[1], values[2], values[3], values[4:25])
 
     def pack(self) -> bytes:
         """To its bytes."""
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQQQ20Q")
+MIRROR_COUNTERS = struct.Struct("=QQQQQ21Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 200 bytes."""
+    """struct mirror_counters: 208 bytes."""
 
     selected: int
     selected_bytes: int
@@ -334,7 +335,7 @@ class MirrorCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5:25])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5:26])
 
     def pack(self) -> bytes:
         """To its bytes."""
@@ -457,6 +458,7 @@ REASON_WORDS = {
     "untreated": "left the device without its VLAN tag or cut",
     "super_frame": "a later segment of a super-frame cut to the snaplen",
     "patch_snaplen": "a copy with a snaplen does not pass a patch port",
+    "segmenter": "lost on its way through the segmenter, whose queue was full",
     "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
@@ -477,4 +479,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "3c7e7079fc78"
+LAYOUT = "bdb0957712bc"

@@ -82,6 +82,7 @@ class BridgeEntry:
     mirrors: tuple[MirrorEntry, ...]
     flood_vlans: frozenset[int] = frozenset()
     vlan_limit: int = 1
+    segmenter: int = 0
 
 
 def mac_age_ticks(bridge: BridgeEntry) -> int:
@@ -186,7 +187,7 @@ def pack(bridge: BridgeEntry) -> bytes:
     """The bytes of `struct snapshot`."""
     data = bytearray(layouts.SNAPSHOT_SIZE)
     head = (_flags(bridge), mac_age_ticks(bridge), bridge.mac_limit, bridge.vlan_limit)
-    struct.pack_into("=IIII", data, 0, *head)
+    struct.pack_into("=IIIII", data, 0, *head, bridge.segmenter)
     outputs = {m.output_port for m in bridge.mirrors}
     reserved = _words(_bits(port for port in outputs if port is not None))
     data[layouts.SNAPSHOT_RESERVED : layouts.SNAPSHOT_RESERVED + len(reserved)] = reserved

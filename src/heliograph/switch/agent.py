@@ -216,7 +216,13 @@ class Agent:
         needed = wanted.devices(rows)
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
-        planned = plan.plan(rows, present, prepared.errors, self._reconciler.slots)
+        planned = plan.plan(
+            rows, present, prepared.errors, self._reconciler.slots, prepared.segmenter
+        )
+        if prepared.segmenter_fault:
+            for uuid in needed.cut:
+                text = f"cuts only the first segment of super-frames: {prepared.segmenter_fault}"
+                planned.complain(uuid, text)
         for port, text in prepared.remarks.items():
             planned.complain(port, text)
         faults = self._reconciler.apply(planned, present)

@@ -70,6 +70,7 @@ class Port:
     service_tpid: int
     priority_tags: str
     protected: bool
+    wire_frames: bool
     untuned: tuple[str, ...]
 
 
@@ -169,6 +170,7 @@ def _port(replica: Replica, row: Row) -> Port:
         service_tpid=0x8100 if config.get("qinq-ethtype") == "802.1q" else 0x88A8,
         priority_tags=config.get("priority-tags", "never"),
         protected=row["protected"],
+        wire_frames=_truth(config, "heliograph-wire-frames"),
         untuned=_named(row, "qos"),
     )
 

@@ -146,12 +146,18 @@ class _Planner:
     """One run of `plan`; each method adds to `self.plan`."""
 
     def __init__(
-        self, intent: Intent, present: Mapping[UUID, Device], errors: Mapping[UUID, str], old: Slots
+        self,
+        intent: Intent,
+        present: Mapping[UUID, Device],
+        errors: Mapping[UUID, str],
+        old: Slots,
+        segmenter: int,
     ) -> None:
         self.intent, repeats = without_repeats(intent)
         self.present = present
         self.old = old
         self.peers, _ = patches.pair(self.intent)
+        self.segmenter = segmenter
         self.plan = Plan(errors=dict(errors), problems=repeats)
 
     def run(self) -> Plan:
@@ -249,6 +255,7 @@ class _Planner:
             mirrors=self._mirrors(bridge, entries),
             flood_vlans=bridge.flood_vlans,
             vlan_limit=self.intent.vlan_limit,
+            segmenter=self.segmenter,
         )
 
     def _port(self, bridge: Bridge, port: Port) -> list[PortEntry]:
@@ -361,12 +368,16 @@ class _Planner:
 
 
 def plan(
-    intent: Intent, present: Mapping[UUID, Device], errors: Mapping[UUID, str], old: Slots
+    intent: Intent,
+    present: Mapping[UUID, Device],
+    errors: Mapping[UUID, str],
+    old: Slots,
+    segmenter: int = 0,
 ) -> Plan:
     """What the data plane shall do.
 
     `present` are the switch's devices by Interface UUID (our end of an internal port, or the
     host's device); `errors` those Interface rows whose device could not be had, and why; `old`
-    whose slots are in use.
+    whose slots are in use; `segmenter` the ifindex of its near end (wire.py), 0 without one.
     """
-    return _Planner(intent, present, errors, old).run()
+    return _Planner(intent, present, errors, old, segmenter).run()

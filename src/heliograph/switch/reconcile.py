@@ -19,6 +19,7 @@ from heliograph.kernel.snapshot import BridgeEntry
 from heliograph.switch.plan import Plan, Slots
 from heliograph.switch.restores import Found, Restores, put_back
 from heliograph.switch.wanted import DevicePlan, Existing, Internal
+from heliograph.switch.wire import Offloads, Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,14 @@ DEFAULT_MTU = 1500
 @dataclass(slots=True)
 class Prepared:
     """The devices that are there, and why others are not, by Interface row; `remarks` are of
-    Port rows that work, though not everything asked of their device could be done."""
+    Port rows that work, though not everything asked of their device could be done. `segmenter` is
+    the ifindex of its near end, 0 if there is none: for `segmenter_fault`, or not needed."""
 
     present: dict[UUID, Device] = field(default_factory=dict)
     errors: dict[UUID, str] = field(default_factory=dict)
     remarks: dict[UUID, str] = field(default_factory=dict)
+    segmenter: int = 0
+    segmenter_fault: str | None = None
 
 
 class Reconciler:
@@ -42,6 +46,8 @@ class Reconciler:
         self._plane = plane
         self._devices = devices
         self._restores = restores
+        self._segmenter = Segmenter(plane, devices, plane.name)
+        self._offloads = Offloads(devices, restores)
         self._made: dict[UUID, tuple[Internal, int]] = {}
         self._bridges: dict[int, BridgeEntry] = {}
         self.slots = Slots(
@@ -94,7 +100,24 @@ class Reconciler:
             done.present[uuid] = self._devices.by_name.get(internal.far_name, far)
         for uuid in self._made.keys() - wanted.internal.keys():
             del self._made[uuid]
+        await self._set_offloads(wanted, done)
+        if wanted.segmenter:
+            try:
+                done.segmenter = await self._segmenter.prepare()
+            except (HeliographError, OSError) as error:
+                done.segmenter_fault = str(error)
         return done
+
+    async def _set_offloads(self, wanted: DevicePlan, done: Prepared) -> None:
+        ports: list[Internal | Existing] = [*wanted.internal.values(), *wanted.existing.values()]
+        for port in ports:
+            device = done.present.get(port.uuid)
+            if device is None:
+                continue
+            try:
+                await self._offloads.apply(device, wire_frames=port.wire_frames)
+            except HeliographError as error:
+                done.remarks[port.port] = f"heliograph-wire-frames has no effect: {error}"
 
     async def _take(self, existing: Existing) -> Device:
         device = self._devices.by_name.get(existing.name)
@@ -187,6 +210,8 @@ class Reconciler:
     async def release(self, wanted: DevicePlan, present: Mapping[UUID, Device]) -> None:
         """Let go of every device that is a port no longer: ours are deleted, others put back."""
         kept = {device.ifindex for device in present.values()}
+        if wanted.segmenter:
+            kept |= self._segmenter.ends
         by_name = self._devices.by_name
         begun = {by_name[name].ifindex for name in self._restores.making if name in by_name}
         linked = self._plane.devices().keys() | self._plane.attached()

@@ -16,11 +16,13 @@ from heliograph.kernel.devices import Devices, Restore
 @dataclass(frozen=True, slots=True)
 class Found:
     """How an existing device was. `mtu` is what it had before mtu_request made it `mtu_set`;
-    both are 0 when it did not."""
+    both are 0 when it did not. `offloads` (tx, tso, gso) are what it had before they were switched
+    off, None when they were not."""
 
     restore: Restore
     mtu: int = 0
     mtu_set: int = 0
+    offloads: tuple[bool, bool, bool] | None = None
 
 
 class Restores:
@@ -90,4 +92,7 @@ async def put_back(devices: Devices, found: Found) -> None:
     same = device and found.restore.mac == device.mac
     if device and same and found.mtu and device.mtu == found.mtu_set:
         await devices.set_mtu(device.ifindex, found.mtu)
+    if device and same and found.offloads:
+        tx, tso, gso = found.offloads
+        await devices.set_offload(device.ifindex, tx=tx, tso=tso, gso=gso)
     await devices.release(found.restore)

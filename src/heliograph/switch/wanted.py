@@ -23,6 +23,7 @@ class Internal:
     mac: str | None
     mtu_request: int | None
     bridge: str
+    wire_frames: bool = False
 
     @property
     def far_name(self) -> str:
@@ -46,15 +47,23 @@ class Existing:
     name: str
     mtu_request: int | None
     bridge: str
+    wire_frames: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """The devices that must be there, by the UUID of their Interface row."""
+    """The devices that must be there, by the UUID of their Interface row, and the segmenter
+    (wire.py) if there are Mirror rows whose copies are to be `cut`."""
 
     internal: dict[UUID, Internal]
     existing: dict[UUID, Existing]
     errors: dict[UUID, str]
+    cut: frozenset[UUID] = frozenset()
+
+    @property
+    def segmenter(self) -> bool:
+        """Whether the segmenter is needed."""
+        return bool(self.cut)
 
 
 def _unfit(name: str) -> str | None:
@@ -68,8 +77,9 @@ def _unfit(name: str) -> str | None:
 
 def devices(intent: Intent) -> DevicePlan:
     """Which devices must be there."""
-    wanted = DevicePlan({}, {}, {})
     once = without_repeats(intent)[0]
+    cut = frozenset(m.uuid for bridge in once.bridges for m in bridge.mirrors if m.snaplen)
+    wanted = DevicePlan({}, {}, {}, cut)
     wanted.errors.update(patches.pair(once)[1])
     for bridge in once.bridges:
         for port in bridge.ports:
@@ -97,10 +107,16 @@ def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface
             interface.mac or (bridge.hwaddr if interface.name == bridge.name else None),
             interface.mtu_request,
             bridge.name,
+            port.wire_frames,
         )
     elif interface.type in EXISTING_TYPES:
         wanted.existing[interface.uuid] = Existing(
-            interface.uuid, port.uuid, interface.name, interface.mtu_request, bridge.name
+            interface.uuid,
+            port.uuid,
+            interface.name,
+            interface.mtu_request,
+            bridge.name,
+            port.wire_frames,
         )
     elif interface.type not in SUPPORTED_TYPES:
         wanted.errors[interface.uuid] = (

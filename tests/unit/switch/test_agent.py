@@ -95,7 +95,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async def stats() -> dict[int, Any]:
         return {}
 
-    fdb = SimpleNamespace(sweep=lambda bridges: 0)
+    fdb = SimpleNamespace(sweep=lambda bridges: 0, flap=lambda slot: None)
     plane = cast("DataPlane", SimpleNamespace(counters=None, fdb=fdb))
     devices = cast("Devices", SimpleNamespace(on_change=None, stats=stats, by_index={}))
     async with await Client.connect(remote) as client:

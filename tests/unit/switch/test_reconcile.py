@@ -2,6 +2,7 @@
 """What is done to devices and maps, and in which order, with the kernel played."""
 
 import dataclasses
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +28,7 @@ class Host:
         self.by_index: dict[int, Device] = {}
         self.deeds: list[str] = []
         self.refuse: set[str] = set()
+        self.offload: defaultdict[int, bool] = defaultdict(lambda: True)
 
     def put(self, made: Device) -> Device:
         self.by_name[made.name] = self.by_index[made.ifindex] = made
@@ -37,6 +39,14 @@ class Host:
             raise HeliographError(f"refused: {what}")
         self.deeds.append(what)
         self.put(dataclasses.replace(self.by_index[ifindex], **facts))
+
+    async def offloads(self, ifindex: int) -> tuple[bool, bool, bool]:
+        return (self.offload[ifindex],) * 3
+
+    async def set_offload(self, ifindex: int, *, tx: bool, tso: bool, gso: bool) -> None:
+        assert tx == tso == gso
+        self._do(f"offload {'on' if tx else 'off'}", ifindex)
+        self.offload[ifindex] = tx
 
     async def create_internal(
         self, name: str, far_name: str, alias: str, mac: str, mtu: int
@@ -85,6 +95,7 @@ class Plane:
         self.linked: dict[int, tuple[int, int]] = {}
         self.switched: list[int] = []
         self.refuse: set[int] = set()
+        self.name = "/run/test/bpf"
         nothing = SimpleNamespace(zero=lambda slot: None)
         self.counters = SimpleNamespace(port_map=nothing, mirror_map=nothing)
 
@@ -253,3 +264,16 @@ async def test_what_a_killed_process_was_making_and_nobody_wants_any_more_goes(
     scene.restart()
     assert (await scene.follow())[0] == ["delete hg0123456789ab"]
     assert Restores(scene.file).making == ()
+
+
+async def test_departure_10_wire_frames_switch_offloads_off_and_back_as_found(scene: Scene) -> None:
+    scene.host.put(device(77, "eth7", kind=""))
+    interface = scene.rows.add("Interface", name="eth7")
+    config = {"heliograph-wire-frames": "true"}
+    port = scene.rows.add("Port", name="eth7", interfaces=(interface,), other_config=config)
+    scene.rows.bridge("br0", (port,))
+    assert "offload off" in (await scene.follow())[0]
+    assert (await scene.follow())[0] == []
+    scene.restart()
+    scene.rows.set("Port", port, other_config={})
+    assert "offload on" in (await scene.follow())[0]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Super-frames as the frames of the wire they stand for (departures D10 and D12)."""
+
+import re
+import socket
+from collections.abc import Callable
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from tools.lab.capture import Capture, Frame
+from tools.lab.heliograph import Heliograph
+from tools.lab.namespaces import Namespace
+from tools.lab.openvswitch import Tools
+from tools.lab.processes import eventually
+
+SIZE = 2_000_000
+REFRESH = 5.0
+MIRROR = (
+    "-- --id=@1 get port p1 -- --id=@3 get port p3 -- --id=@m create mirror name=m0"
+    " select_src_port=@1 output_port=@3 {} -- set bridge br0 mirrors=@m"
+)
+
+
+@pytest.fixture
+def guests(
+    switch: Heliograph, ovs: Tools, guest: Callable[[str], Namespace]
+) -> dict[str, Namespace]:
+    """p1 (10.8.0.1) and p2 (10.8.0.2), and p3 that listens, without IPv6."""
+    ovs.vsctl("add-br br0")
+    made = {}
+    for number in (1, 2, 3):
+        name = f"p{number}"
+        ovs.vsctl(f"add-port br0 {name} -- set interface {name} type=internal")
+        made[name] = guest(name)
+        made[name].set_sysctl("ipv6/conf/default/disable_ipv6", "1")
+        made[name].set_sysctl("ipv6/conf/all/disable_ipv6", "1")
+        switch.move(name, made[name], f"10.8.0.{number}/24" if number < 3 else None)
+    assert eventually(lambda: made["p1"].ping("10.8.0.2", 1) == 1)
+    return made
+
+
+def transfer(guests: dict[str, Namespace]) -> None:
+    """SIZE bytes over TCP from p1 to p2."""
+    server = guests["p2"].call(lambda: socket.create_server(("10.8.0.2", 5001)))
+    client = guests["p1"].call(lambda: socket.create_connection(("10.8.0.2", 5001)))
+    with server, client, server.accept()[0] as receiver:
+        sent = received = 0
+        while received < SIZE:
+            if sent - received < 1 << 17 and sent < SIZE:
+                sent += client.send(bytes(min(1 << 16, SIZE - sent)))
+            received += len(receiver.recv(1 << 20))
+
+
+def statistics(ovs: Tools, table: str, row: str) -> dict[str, int]:
+    printed = ovs.vsctl(f"get {table} {row} statistics")
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
+
+
+def payload_seen(frames: list[Frame]) -> set[int]:
+    """The TCP sequence numbers, relative to the first, at which a captured segment begins."""
+    segments = [
+        Ether(f.data)[TCP] for f in frames if len(f.data) >= 54 and Ether(f.data)[IP].len > 52
+    ]
+    first = min(segment.seq for segment in segments)
+    return {segment.seq - first for segment in segments}
+
+
+@pytest.mark.parametrize("snaplen", [54, 66, 128, 1000])
+def test_departure_10_every_segments_head_arrives(
+    switch: Heliograph, ovs: Tools, guests: dict[str, Namespace], snaplen: int
+) -> None:
+    ovs.vsctl(MIRROR.format(f"snaplen={snaplen}"))
+    with Capture(guests["p3"], "p3") as copies:
+        transfer(guests)
+        frames = copies.everything()
+    assert max(len(frame.data) for frame in frames) == snaplen
+    # 1,448 bytes of payload a segment: 1,500 less IPv4, TCP and its timestamps.
+    assert (
+        payload_seen(frames) >= set(range(0, SIZE - 1448, 1448))
+        or len(payload_seen(frames)) >= SIZE // 1448
+    )
+    assert eventually(
+        lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames), REFRESH + 1
+    )
+    counts = statistics(ovs, "mirror", "m0")
+    assert counts.keys() == {"tx_packets", "tx_bytes"}, "nothing was dropped"
+    assert counts["tx_bytes"] > SIZE
+    output = statistics(ovs, "interface", "p3")
+    assert output["tx_packets"] >= len(frames)
+    assert "segmenter" not in switch.helio("show", "--rundir", switch.rundir).stdout
+
+
+def test_departure_10_wire_frames(
+    ovs: Tools, guests: dict[str, Namespace], switch: Heliograph
+) -> None:
+    """None larger than the wire's, checksums valid; without the option they are as they come."""
+    ovs.vsctl(MIRROR.format(""))
+    with Capture(guests["p3"], "p3") as copies:
+        transfer(guests)
+        assert max(frame.length for frame in copies.everything()) > 1514
+        ovs.vsctl("set port p3 other_config:heliograph-wire-frames=true")
+        transfer(guests)
+        frames = copies.everything()
+        assert max(frame.length for frame in frames) == 1514
+        assert not any(frame.pending_checksum for frame in frames)
+        for frame in frames[:: len(frames) // 50]:
+            packet = Ether(frame.data)
+            told = packet[TCP].chksum
+            del packet[TCP].chksum
+            assert Ether(bytes(packet))[TCP].chksum == told
+        ovs.vsctl("remove port p3 other_config heliograph-wire-frames")
+        transfer(guests)
+        assert max(frame.length for frame in copies.everything()) > 1514
+
+
+def test_the_segmenter_comes_and_goes(
+    switch: Heliograph, ovs: Tools, guests: dict[str, Namespace]
+) -> None:
+    def devices() -> int:
+        return switch.host.ip("-o link show").count(": hg")
+
+    before = devices()
+    ovs.vsctl(MIRROR.format("snaplen=64"))
+    assert devices() == before + 2
+    switch.stop()
+    switch.start()
+    assert devices() == before + 2
+    ovs.vsctl("clear bridge br0 mirrors")
+    assert devices() == before
+    ovs.vsctl(MIRROR.format("snaplen=64"))
+    switch.stop()
+    switch.teardown()
+    assert devices() == 0
