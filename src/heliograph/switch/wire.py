@@ -10,7 +10,6 @@ import logging
 from dataclasses import replace
 from uuid import NAMESPACE_URL, uuid5
 
-from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, mute_ipv6
 from heliograph.kernel.links import VETH_MAX_MTU
