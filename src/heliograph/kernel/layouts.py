@@ -420,7 +420,7 @@ REASON_WORDS = {
     "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
-# Counted on the port that a frame came in by; the others on the one it was to leave by.
+# Counted on the port that a frame came in by; others on the one it was to leave by.
 FRAME_REASONS = frozenset(
     {
         Reason.DROP_NOT_READY,
