@@ -3,6 +3,7 @@
  * map, because the verifier grants 512 bytes of stack. */
 #pragma once
 #include "maps.h"
+#include "vlan.h"
 
 /* SEND acts; RECORD writes down what SEND would do, and neither sends, counts nor learns. Always a
  * constant of the entry point. */
@@ -63,6 +64,7 @@ struct hunt {
 struct frame {
 	struct tags raw;  /* its tag to the bit */
 	struct tags wire; /* its tag as understood: VID and PCP, none if both are 0 */
+	u32 deeper;       /* behind these is another tag, which is payload (rule 39) */
 	struct tags tags; /* inside the switch */
 	u32 bridge;       /* where it is now */
 	u32 port;         /* it came in by */
@@ -101,6 +103,12 @@ INLINE struct level *push_level(struct frame *frame)
 		return 0;
 	frame->depth = depth + 1;
 	return &frame->levels[depth];
+}
+
+/* Whether the frame as received has these tags already. A tag that is none has to go (rule 40). */
+INLINE int fits(const struct frame *frame, const struct tags *tags)
+{
+	return frame->raw.number == frame->wire.number && same_tags(tags, &frame->wire);
 }
 
 INLINE u32 *done_set(struct frame *frame)

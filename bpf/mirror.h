@@ -105,6 +105,9 @@ FUNCTION enum turn next_copy(const struct snapshot *bridge, struct frame *frame,
 	const struct mirror *mirror = &bridge->mirrors[number];
 	/* Done before it is sent: so there is no loop and no second copy (rule 32). */
 	*done_set(frame) |= mirror->same;
+	/* A copy of an output VLAN's copy: that mirror's later ones go out whole (rule 83). */
+	if (frame->depth > 1)
+		frame->levels[(frame->depth - 2) & (MAX_LEVELS - 1)].snaplen = 0;
 	if (mode == RECORD)
 		record(EVENT_MIRROR, number, mirror->output_port, vid(&level->tags));
 	else

@@ -23,7 +23,7 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
 	if (!instruction)
 		return DROP_UNTREATED;
-	int treat = snaplen || mark || !same_tags(&frame->order.tags, &frame->wire);
+	int treat = snaplen || mark || !fits(frame, &frame->order.tags);
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
@@ -61,7 +61,7 @@ INLINE u32 send_segments(struct __sk_buff *skb, const struct snapshot *bridge, s
 /* How much longer than received the frame is with the order's tags. */
 INLINE int tag_bytes(const struct frame *frame)
 {
-	if (same_tags(&frame->order.tags, &frame->wire))
+	if (fits(frame, &frame->order.tags))
 		return 0;
 	return 4 * frame->order.tags.number - 4 * frame->raw.number;
 }
@@ -134,7 +134,8 @@ INLINE u32 cut_of(const struct frame *frame)
 	const struct order *order = &frame->order;
 	if (!order->snaplen || frame->segment + tag_bytes(frame) <= order->snaplen)
 		return 0;
-	return order->snaplen < 18 && order->tags.number ? 18 : order->snaplen; /* D12 */
+	int tagged = order->tags.number || frame->deeper;
+	return order->snaplen < 18 && tagged ? 18 : order->snaplen; /* D12 */
 }
 
 /* Carries out frame->order: prerequisites, VLAN form, egress mirrors, hand-over. */

@@ -29,6 +29,7 @@ INLINE u32 parse_tags(struct __sk_buff *skb, u16 type, u32 limit, struct frame *
 		add_tag(frame, type, swap16(words[0]));
 		type = swap16(words[1]);
 	}
+	frame->deeper = type == 0x8100 || type == 0x88a8;
 	/* No VLAN and no priority is no tag. */
 	if (frame->wire.number == 1 && !frame->wire.tci[0])
 		frame->wire.number = 0;

@@ -33,8 +33,7 @@ FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reaso
 	if (!event || !frame)
 		return 0;
 	const struct order *order = &frame->order;
-	int untouched = same_tags(&order->tags, &frame->wire);
-	struct tags want = untouched ? frame->raw : order->tags;
+	struct tags want = fits(frame, &order->tags) ? frame->raw : order->tags;
 	event->kind = EVENT_OUTPUT;
 	event->reason = retag(skb, frame->recorded, &want) ?: reason;
 	frame->recorded = want.number;

@@ -32,7 +32,7 @@ INLINE int depart(struct __sk_buff *skb, struct frame *frame)
 {
 	struct tags tags = frame->departure.tags;
 	u32 ifindex = frame->departure_ifindex;
-	if (!same_tags(&tags, &frame->wire) && retag(skb, frame->raw.number, &tags))
+	if (!fits(frame, &tags) && retag(skb, frame->raw.number, &tags))
 		return refuse(frame->departure.port, DROP_RETAG, frame->packets, SEND);
 	return frame->departs > 1 ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0);
 }

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from heliograph.kernel.layouts import EventKind, Reason, VlanMode
 from heliograph.kernel.recorder import Event
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 
-BRIDGE = 3  # any slot; not 0, so that a forgotten slot shows
+BRIDGE, OTHER_BRIDGE = 3, 4  # any slots; not 0, so that a forgotten slot shows
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class Output:
 
 @dataclass
 class Switch:
-    """A bridge on the loaded program; ports by name, numbered from 1 in the order given."""
+    """A bridge on the loaded program; ports by name, numbered from 1 in the order given.
+
+    Bridges that share `numbers` know each other's ports by name.
+    """
 
     plane: DataPlane
+    slot: int = BRIDGE
     numbers: dict[str, int] = field(default_factory=dict)
     entries: dict[str, PortEntry] = field(default_factory=dict)
 
@@ -48,8 +53,9 @@ class Switch:
         trunks: Sequence[int] = (),
         *,
         device: bool = True,
+        **more: Any,
     ) -> None:
-        """Add a port."""
+        """Add a port; `more` are fields of PortEntry."""
         number = self.numbers.setdefault(name, len(self.numbers) + 1)
         self.entries[name] = PortEntry(
             number=number,
@@ -58,43 +64,58 @@ class Switch:
             tag=tag,
             trunks=frozenset(trunks),
             generation=number,
-            peer_elsewhere=False,
+            **more,
         )
+
+    def patch(self, name: str, other: "Switch", peer: str, **more: Any) -> None:
+        """Add a patch port to this bridge and its peer to the other; `more` is for both."""
+        here, there = (self.numbers.setdefault(n, len(self.numbers) + 1) for n in (name, peer))
+        self.port(name, device=False, peer=(other.slot, there), **more)
+        other.port(peer, device=False, peer=(self.slot, here), **more)
 
     def mirror(
         self,
         number: int,
-        output: str,
+        output: str | None,
         *,
         src: Sequence[str] = (),
         dst: Sequence[str] = (),
         vlans: Sequence[int] = (),
         snaplen: int = 0,
+        output_vlan: int = 0,
     ) -> MirrorEntry:
-        """A mirror to be given to `configure`."""
+        """A mirror to be given to `configure`; without `output` it has an `output_vlan`."""
         return MirrorEntry(
             number=number,
-            slot=BRIDGE * 32 + number,
+            slot=self.slot * 32 + number,
             sources=frozenset(self.numbers[name] for name in src),
             destinations=frozenset(self.numbers[name] for name in dst),
             vlans=frozenset(vlans),
-            output_port=self.numbers[output],
+            output_port=None if output is None else self.numbers[output],
             snaplen=snaplen,
+            output_vlan=output_vlan,
         )
 
     def configure(
-        self, *mirrors: MirrorEntry, forwarding: bool = True, forward_bpdu: bool = False
+        self,
+        *mirrors: MirrorEntry,
+        forwarding: bool = True,
+        forward_bpdu: bool = False,
+        flood_vlans: Sequence[int] = (),
+        vlan_limit: int = 1,
     ) -> None:
         """Put the ports and these mirrors in force."""
         self.plane.switch_over(
             BridgeEntry(
-                slot=BRIDGE,
+                slot=self.slot,
                 forwarding=forwarding,
                 forward_bpdu=forward_bpdu,
                 mac_age=300,
                 mac_limit=8192,
                 ports=tuple(self.entries.values()),
                 mirrors=mirrors,
+                flood_vlans=frozenset(flood_vlans),
+                vlan_limit=vlan_limit,
             )
         )
 
@@ -102,7 +123,7 @@ class Switch:
         self, mac: str, port: str, vlan: int = 0, *, age: int = 0, generation: int | None = None
     ) -> None:
         """Have a MAC in the table, last seen `age` ticks ago."""
-        key = layouts.FdbKey(bytes.fromhex(mac.replace(":", "")), vlan, BRIDGE)
+        key = layouts.FdbKey(bytes.fromhex(mac.replace(":", "")), vlan, self.slot)
         number = self.numbers[port]
         value = layouts.FdbValue(
             port=number,
@@ -120,7 +141,7 @@ class Switch:
             self.plane.program_fd("recorder"),
             self.plane.map_fd("records"),
             frame,
-            bridge=BRIDGE,
+            bridge=self.slot,
             port=self.numbers[port],
         )
 
@@ -179,6 +200,16 @@ def switch(plane: DataPlane) -> Iterator[Switch]:
         made.port(name)
     yield made
     plane.clear_bridge(BRIDGE)
+    plane.clear_bridge(OTHER_BRIDGE)
     table = plane.map_fd("fdb")
     keys = [key for key, _ in bpf.items(table, layouts.FDB_KEY.size, layouts.FDB_VALUE.size)]
     bpf.delete_batch(table, keys)
+
+
+@pytest.fixture
+def other(switch: Switch) -> Switch:
+    """A second bridge, of ports x and y, that knows the first one's ports by name."""
+    made = Switch(switch.plane, OTHER_BRIDGE, switch.numbers)
+    for name in "xy":
+        made.port(name)
+    return made

@@ -173,6 +173,14 @@ def test_departure_12_a_tagged_frame_is_not_cut_below_18(four: Switch) -> None:
     assert [e.length for e in events if e.mirror == 0 and e.kind == EventKind.EVENT_OUTPUT] == [18]
 
 
+def test_departure_12_nor_is_one_whose_tag_is_payload(four: Switch) -> None:
+    """An access port takes the outer tag off; what then leaves is a tagged frame still."""
+    four.port("d", VlanMode.ACCESS, 7)
+    four.configure(four.mirror(0, "d", src=["a"], snaplen=14))
+    events = four.events(frame(tag="8100000581000006"), "a")
+    assert [e.length for e in events if e.mirror == 0 and e.kind == EventKind.EVENT_OUTPUT] == [18]
+
+
 def test_departure_2_a_copy_for_a_port_without_device_is_a_drop(four: Switch) -> None:
     four.port("d", device=False)
     four.configure(four.mirror(0, "d", src=["a"]))

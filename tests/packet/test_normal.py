@@ -61,6 +61,29 @@ def test_rule_53_known_on_an_output_port(switch: Switch) -> None:
     assert switch.ports(frame(), "a") == []
 
 
+def test_rules_59_and_63_flood_vlans(switch: Switch) -> None:
+    """Nothing is learned in them and nothing found: always a flood."""
+    switch.configure(flood_vlans=[5])
+    switch.learn("02:00:00:00:00:02", "c", 5)
+    switch.learn("02:00:00:00:00:02", "c", 6)
+    assert switch.ports(frame(tag="81000005"), "a") == [("b", None), ("c", None)]
+    assert switch.ports(frame(tag="81000006"), "a") == [("c", None)]
+    kinds = [
+        {event.kind for event in switch.events(frame(tag=tag), "a")}
+        for tag in ("81000005", "81000006")
+    ]
+    assert EventKind.EVENT_LEARN not in kinds[0]
+    assert EventKind.EVENT_LEARN in kinds[1]
+
+
+def test_rules_47_and_59_where_the_destination_was_learned_does_not_matter_then(
+    switch: Switch,
+) -> None:
+    switch.configure(flood_vlans=[5])
+    switch.learn("02:00:00:00:00:02", "a", 5)
+    assert switch.ports(frame(tag="81000005"), "a") == [("b", None), ("c", None)]
+
+
 @pytest.mark.parametrize(("age", "found"), [(0, True), (279, True), (282, False)])
 def test_rule_65_old_entries_are_void(switch: Switch, age: int, found: bool) -> None:
     switch.configure()  # 300 s are 279.4 ticks

@@ -44,11 +44,8 @@ class PortEntry:
         """Whether the port is a member of the VLAN (rules 71, 72, 74)."""
         if self.mode in (VlanMode.ACCESS, VlanMode.DOT1Q_TUNNEL):
             return vlan == self.tag
-        if self.mode != VlanMode.TRUNK and self.tag:
-            if vlan == self.tag:
-                return True
-            if vlan == 0:
-                return False
+        if self.mode != VlanMode.TRUNK and vlan in (0, self.tag):
+            return vlan == self.tag
         return not self.trunks or vlan in self.trunks
 
 

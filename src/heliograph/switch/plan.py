@@ -93,13 +93,22 @@ def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int])
 
 def _generation(bridge: Bridge, port: Port) -> int:
     """Changes with whatever makes what was learned on a port void (rule 60), and only then; so
-    entries outlive a restart of the switch."""
-    config = (
-        *(port.uuid, port.vlan_mode, port.tag, sorted(port.trunks), sorted(port.cvlans)),
-        *(port.service_tpid, port.priority_tags, port.protected),
-        *(bridge.uuid, sorted(bridge.flood_vlans)),
-    )
-    return zlib.crc32(repr(config).encode()) or 1
+    entries outlive a restart of the switch, and an upgrade too: a setting that a later version
+    adds is left out while it is at its default."""
+    settings = {
+        "port": port.uuid.hex,
+        "bridge": bridge.uuid.hex,
+        "vlan_mode": port.vlan_mode,
+        "tag": port.tag,
+        "trunks": sorted(port.trunks),
+        "cvlans": sorted(port.cvlans),
+        "service_tpid": port.service_tpid,
+        "priority_tags": port.priority_tags,
+        "protected": port.protected,
+        "flood_vlans": sorted(bridge.flood_vlans),
+    }
+    told = {name: value for name, value in settings.items() if value not in (None, False, [])}
+    return zlib.crc32(repr(sorted(told.items())).encode()) or 1
 
 
 def _port_entry(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Desired state and problems, from rows and devices; no kernel."""
 
+import dataclasses
 from uuid import UUID, uuid4
 
 import pytest
@@ -229,6 +230,14 @@ def test_what_is_learned_on_a_port_outlives_a_restart_but_no_change(rows: Rows) 
     assert generation() == first
     rows.set("Port", port, trunks=(1, 2))
     assert generation() != first
+
+
+def test_what_is_learned_on_a_port_outlives_an_upgrade(rows: Rows) -> None:
+    """The number is in maps that a later version takes over: it may not change for old rows."""
+    rows.bridge("br0", (rows.port("tap1", tag=7),))
+    bridge = dataclasses.replace(rows.intent.bridges[0], uuid=UUID(int=1))
+    port = dataclasses.replace(bridge.ports[0], uuid=UUID(int=2))
+    assert plan._generation(bridge, port) == 795731444
 
 
 def test_stable_mac_is_a_local_unicast_address() -> None:
