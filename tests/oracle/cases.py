@@ -56,9 +56,9 @@ def _some(rng: Random, among: range | tuple[int, ...] | list[int], most: int) ->
     return frozenset(rng.choice(among) for _ in range(rng.randint(0, most)))
 
 
-def _port(rng: Random, number: int, peer: tuple[int, int] | None) -> PortEntry:
+def _port(rng: Random, number: int, peer: tuple[int, int] | None, *, there: bool) -> PortEntry:
     mode = rng.choice(list(VlanMode) + [VlanMode.TRUNK] * 3 + [VlanMode.ACCESS])
-    device = peer is None and rng.randrange(20) > 0
+    device = peer is None and (there or rng.randrange(20) > 0)
     sometimes = rng.randrange(2) == 0
     return PortEntry(
         number=number,
@@ -90,8 +90,11 @@ def _mirror(rng: Random, slot: int, number: int, ports: list[int]) -> MirrorEntr
     )
 
 
-def _wiring(rng: Random) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
-    """The numbers of the ports of each bridge, and where the patch ports among them lead."""
+Wiring = tuple[list[list[int]], dict[int, tuple[int, int]]]
+"""The numbers of the ports of each bridge, and where the patch ports among them lead."""
+
+
+def _wiring(rng: Random) -> Wiring:
     numbers = rng.sample(range(1, 40), rng.randint(2, 8))
     if rng.randrange(2) or len(numbers) < 4:
         peers = {}
@@ -108,9 +111,12 @@ def _wiring(rng: Random) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
     return [near, far], peers
 
 
-def configuration(rng: Random) -> Configuration:
-    """One or two bridges with up to 8 ports and 6 mirrors in all."""
-    groups, peers = _wiring(rng)
+def configuration(rng: Random, wiring: Wiring | None = None) -> Configuration:
+    """One or two bridges with up to 8 ports and 6 mirrors in all, and a MAC table.
+
+    Of a given `wiring` every port has its device.
+    """
+    groups, peers = wiring or _wiring(rng)
     limit = rng.choice((1, 2))
     bridges = []
     for slot, numbers in zip(SLOTS, groups, strict=False):
@@ -122,7 +128,7 @@ def configuration(rng: Random) -> Configuration:
                 forward_bpdu=rng.randrange(4) == 0,
                 mac_age=300,
                 mac_limit=8192,
-                ports=tuple(_port(rng, number, peers.get(number)) for number in numbers),
+                ports=tuple(_port(rng, n, peers.get(n), there=bool(wiring)) for n in numbers),
                 mirrors=tuple(_mirror(rng, slot, number, numbers) for number in chosen),
                 flood_vlans=_some(rng, VLANS, 2) if rng.randrange(3) == 0 else frozenset(),
                 vlan_limit=limit,
@@ -152,14 +158,14 @@ def _tags(rng: Random) -> bytes:
     return tags
 
 
-def frame(rng: Random) -> bytes:
+def frame(rng: Random, macs: list[bytes] = MACS, *, to_itself: bool = False) -> bytes:
     """Addresses, tags, a type for experiments, and a payload; at times cut short.
 
     Not within a second tag: the kernel's helpers refuse to take the first one off then.
+    `to_itself`: it may have one address twice; recording does not learn, so it does not find it.
     """
-    source = rng.choice([*MACS, *MACS, bytes(6), GROUPS[1]])
-    # Recording does not learn, so it does not find a frame's own source.
-    others = [mac for mac in MACS if mac != source]
+    source = rng.choice([*macs, *macs, bytes(6), GROUPS[1]])
+    others = [mac for mac in macs if to_itself or mac != source]
     destination = rng.choice(
         [*others, *others, *others, OLD_MAC, rng.choice(GROUPS), rng.choice(sorted(RESERVED))]
     )

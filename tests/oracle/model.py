@@ -9,7 +9,7 @@ happens in this one.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from tests.oracle.vlan import (
@@ -52,11 +52,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A mirror selects a frame, which is `octets` long at that moment."""
+    """A mirror of a bridge selects a frame, seen in a VLAN."""
 
+    bridge: int
     mirror: int
     vlan: int
-    octets: int
 
 
 @dataclass(slots=True)
@@ -68,8 +68,13 @@ class Verdict:
     drops: list[tuple[int, Reason]] = field(default_factory=list)
     learned: list[tuple[int, int]] = field(default_factory=list)
 
+    @property
+    def nowhere(self) -> bool:
+        """No port was there for it."""
+        return not self.sent and not self.drops
 
-Learned = Mapping[tuple[int, bytes, int], int]
+
+Learned = dict[tuple[int, bytes, int], int]
 """(bridge slot, MAC, VLAN) to port number: the entries that are valid."""
 
 
@@ -105,9 +110,13 @@ def _destination(mirror: MirrorEntry) -> tuple[int | None, int]:
 class Walk:
     """One frame on its way; `verdict` grows as it goes."""
 
-    def __init__(self, bridges: Iterable[BridgeEntry], learned: Learned) -> None:
+    def __init__(
+        self, bridges: Iterable[BridgeEntry], learned: Learned, *, learns: bool = False
+    ) -> None:
+        """`learns`: what it learns goes into `learned`, which a recording leaves alone."""
         self.bridges = {bridge.slot: bridge for bridge in bridges}
         self.learned = learned
+        self.learns = learns
         self.verdict = Verdict()
         self.behind: deque[tuple[_Place, Packet]] = deque()
 
@@ -170,6 +179,8 @@ class Walk:
         group = source[0] & 1 or not any(source)
         if not group and self.learned.get((slot, source, vlan)) != by:
             self.verdict.learned.append((by, vlan))
+            if self.learns:
+                self.learned[slot, source, vlan] = by
         if destination[0] & 1:
             return None
         return self.learned.get((slot, destination, vlan))
@@ -233,7 +244,7 @@ class Walk:
                 continue
             took = True
             here.done.add(_destination(mirror))  # rule 32: before the copy is sent
-            self.verdict.taken.append(Taken(mirror.number, vid(tags), len(packet.wire)))
+            self.verdict.taken.append(Taken(here.bridge.slot, mirror.number, vid(tags)))
             if mirror.output_port is not None:
                 output = here.port(mirror.output_port)
                 self._output(here, output, tags, packet, mirror=mirror, snaplen=mirror.snaplen)
