@@ -23,14 +23,14 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
 	if (!instruction)
 		return DROP_UNTREATED;
-	int treat = snaplen || mark || !fits(frame, &frame->order.tags);
+	int same = fits(frame, &frame->order.tags), treat = snaplen || mark || !same;
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
 		instruction->pops = frame->raw.number;
 		instruction->snaplen = snaplen;
 		instruction->mark = mark;
-		instruction->tags = frame->order.tags;
+		instruction->tags = same ? frame->raw : frame->order.tags;
 	}
 	instruction->active = treat;
 	long error = bpf_clone_redirect(skb, ifindex, 0);

@@ -174,7 +174,7 @@ IPV6_TCP = bytes.fromhex("ffffffffffff02000000000186dd6000000000500640") + bytes
 SNAPLENS = [14, 15, 17, 18, 33, 34, 41, 42, 60, 74, 80, 81, 96, 1500]
 
 
-@pytest.mark.parametrize("tag", ["", "81006005", "8100600588a80007"])
+@pytest.mark.parametrize("tag", ["", "81007005", "8100600588a80007"])
 def test_rules_78_to_80_snaplen(network: Network, tag: str) -> None:
     """To the byte, for any kind of frame; the original is whole. D12: never below 18 with a tag."""
     network.ovs.vsctl(

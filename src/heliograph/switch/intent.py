@@ -186,7 +186,7 @@ def _mirror(row: Row) -> Mirror:
         vlans=frozenset(row["select_vlan"]),
         output_port=row["output_port"],
         output_vlan=row["output_vlan"],
-        snaplen=0 if snaplen == 65535 else snaplen,  # rule 79
+        snaplen=snaplen,  # 65535 cuts nothing (rule 79), but it is one (rule 81)
         filter=row.get("filter") or "",
     )
 
