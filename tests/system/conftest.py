@@ -12,6 +12,7 @@ that leaves a process, mount, namespace or device behind is an error of that tes
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.system.site import Site
 from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab, leftovers, sweep
 from tools.lab.namespaces import Namespace
@@ -68,3 +69,9 @@ def ovs(switch: Heliograph) -> Tools:
 def guest(lab: Lab) -> Callable[[str], Namespace]:
     """Makes a guest's namespace: guest("ns1")."""
     return lab.namespace
+
+
+@pytest.fixture
+def site(lab: Lab, switch: Heliograph, ovs: Tools) -> Site:
+    """Two bridges with two silent guests each."""
+    return Site.build(lab, switch, ovs)

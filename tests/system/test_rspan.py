@@ -1,80 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mirrors into a VLAN (rules 44 to 50), patch ports and loops, on real frames."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
 import pytest
-from tools.lab.capture import Capture, Frame
-from tools.lab.heliograph import Heliograph
-from tools.lab.namespaces import Namespace
-from tools.lab.openvswitch import Tools
+from tests.system.site import BROADCAST, MAC1, MAC2, PATCH, Site, data, frame, mirror
 from tools.lab.processes import eventually
 
-ETHERTYPE = b"\x88\xb6"  # the second one for experiments
-MAC1, MAC2 = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
-BROADCAST = b"\xff" * 6
 REFRESH = 5.0
-
-
-def frame(dst: bytes = MAC2, src: bytes = MAC1, tag: str = "", length: int = 60) -> bytes:
-    """`tag` is TPID and TCI in hex; `length` is of the frame without it."""
-    return dst + src + bytes.fromhex(tag) + ETHERTYPE + bytes(n % 251 for n in range(length - 14))
-
-
-def data(frames: list[Frame]) -> list[bytes]:
-    return [captured.data for captured in frames]
-
-
-@dataclass
-class Site:
-    """Bridges br0 (tap1, tap2) and br1 (tap3, tap4), each guest silent in a namespace."""
-
-    switch: Heliograph
-    ovs: Tools
-    guests: dict[str, Namespace]
-
-    def capture(self, port: str) -> Capture:
-        return Capture(self.guests[port], port)
-
-    def send(self, port: str, *frames: bytes) -> None:
-        self.guests[port].send(port, frames)
-
-    def wire(self, *pairs: tuple[str, str]) -> None:
-        """Join br0 and br1 by veth pairs."""
-        for near, far in pairs:
-            self.switch.host.ip(f"link add {near} type veth peer name {far}")
-            for name in (near, far):
-                self.switch.host.set_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
-                self.switch.host.ip(f"link set {name} up")
-            self.ovs.vsctl(f"add-port br0 {near} -- add-port br1 {far}")
-
-    def said(self, mirror: str) -> str:
-        return self.ovs.vsctl(f"--if-exists get mirror {mirror} external_ids:heliograph-error")
-
-
-@pytest.fixture
-def site(switch: Heliograph, ovs: Tools, guest: Callable[[str], Namespace]) -> Iterator[Site]:
-    guests = {}
-    for bridge, names in (("br0", ("tap1", "tap2")), ("br1", ("tap3", "tap4"))):
-        ovs.vsctl(f"add-br {bridge}")
-        for name in names:
-            ovs.vsctl(f"add-port {bridge} {name} -- set interface {name} type=internal")
-            guests[name] = guest(name)
-            guests[name].set_sysctl("ipv6/conf/default/disable_ipv6", "1")
-            guests[name].set_sysctl("ipv6/conf/all/disable_ipv6", "1")
-            switch.move(name, guests[name])
-    yield Site(switch, ovs, guests)
-
-
-def mirror(name: str, bridge: str, columns: str) -> str:
-    """Words that replace the mirrors of a bridge by one."""
-    return (
-        f"-- --id=@{name} create mirror name={name} {columns}"
-        f" -- set bridge {bridge} mirrors=@{name}"
-    )
-
-
 TO_111 = "-- --id=@tap1 get port tap1 " + mirror(
     "m0", "br0", "select_src_port=@tap1 select_dst_port=@tap1 output_vlan=111"
 )
@@ -186,12 +117,6 @@ def test_rule_75_priority_tags(site: Site, mode: str, sent: str, seen: str) -> N
     with site.capture("tap2") as two:
         site.send("tap1", frame(tag=sent))
         assert data(two.collect(1)) == [frame(tag=seen)]
-
-
-PATCH = (
-    "-- add-port br0 {0} -- set interface {0} type=patch options:peer={1}"
-    " -- add-port br1 {1} -- set interface {1} type=patch options:peer={0}"
-)
 
 
 def test_patch_ports_join_bridges(site: Site) -> None:

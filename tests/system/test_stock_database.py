@@ -6,36 +6,17 @@ from collections.abc import Callable
 import pytest
 from tools.lab.capture import Capture
 from tools.lab.flow import Flow
-from tools.lab.heliograph import Heliograph
+from tools.lab.heliograph import Heliograph, StockSwitch
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Database, Tools
-from tools.lab.processes import Process, eventually
+from tools.lab.processes import eventually
 
 
 @pytest.fixture
 def database(lab: Lab) -> Database:
     """A stock ovsdb-server with an empty database."""
     return Database(lab, lab.namespace("host"))
-
-
-class StockSwitch:
-    """`helio switch` by itself on a database that is not ours."""
-
-    def __init__(self, lab: Lab, database: Database) -> None:
-        self.lab, self.database = lab, database
-        self.host = database.host
-        self.rundir = lab.path("switch")
-        self.rundir.mkdir()
-        self.process: Process | None = None
-
-    def launch(self) -> Process:
-        words = ["switch", "--rundir", str(self.rundir), "--db", f"unix:{self.database.socket}"]
-        self.process = self.lab.start(self.host, Heliograph.PROGRAM, *words)
-        return self.process
-
-    def start(self) -> None:
-        self.launch().wait_for_line("ready")
 
 
 @pytest.fixture
@@ -91,7 +72,6 @@ def test_the_database_restarts_and_the_switch_restarts(
     ovs.vsctl(MIRROR)
     columns = "--columns=name,ofport,ifindex list interface"
     before = ovs.vsctl(columns)
-    assert switch.process is not None
     with (
         Capture(ns2, "tap2") as arrived,
         Flow((ns1, "tap1"), ns2.mac("tap2")) as flow,
@@ -130,7 +110,6 @@ def test_the_same_run_directory_is_taken_once(
         refused = switch.host.run(Heliograph.PROGRAM, *words, "--rundir", rundir, check=False)
         assert refused.returncode == 3, refused.stderr
         assert len(refused.stderr.splitlines()) == 1, refused.stderr
-    assert switch.process is not None
     switch.process.stop()
     switch.host.run(Heliograph.PROGRAM, "teardown", "--rundir", switch.rundir)
     assert "br0" not in switch.host.ip("-o link show")

@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
+from tools.lab.openvswitch import Database
 from tools.lab.processes import Process, run
 
 HELIO = Path(sysconfig.get_path("scripts")) / "helio"
@@ -79,3 +80,25 @@ class Heliograph:
             # Else a neighbour is asked again 5 s after it was heard of, amid what a test counts.
             guest.set_sysctl(f"ipv4/neigh/{port}/delay_first_probe_time", "60")
         guest.ip(f"link set {port} up")
+
+
+class StockSwitch(Heliograph):
+    """`helio switch` by itself, on a database that is not ours."""
+
+    def __init__(self, lab: Lab, database: Database) -> None:
+        self.lab, self.database = lab, database
+        self.host = database.host
+        self.rundir = lab.path("switch")
+        self.rundir.mkdir()
+        self._process = None
+
+    def launch(self) -> Process:
+        """Start it, and wait for nothing."""
+        words = ["switch", "--rundir", str(self.rundir), "--db", f"unix:{self.database.socket}"]
+        self._process = self.lab.start(self.host, HELIO, *words)
+        return self._process
+
+    def start(self, *options: str, timeout: float = 15.0) -> None:
+        """Start it, until it says `ready`. Raises CommandError with its log if not."""
+        assert not options, "it has none"
+        self.launch().wait_for_line("ready", timeout)
