@@ -2,7 +2,9 @@
 # make install   what running needs: .venv with helio in it
 # make test      lint and all tests (as root; also: make lint, make unit, make system ...)
 # make demo      port mirroring live, in network namespaces of its own
+# make demo-rspan   a port mirrored into a VLAN and seen on another bridge
 # make bench     Heliograph beside the Linux bridge and Open vSwitch
+# make soak      many random cases against the model of the rules (CASES=100000 SEED=...)
 # make bpf       compile the data plane anew (installing never compiles)
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ export PYTHON
 python := .venv/bin/python
 bpf_sources := $(wildcard bpf/*.[ch])
 
-.PHONY: install packages test-packages dev lint test unit packet system bpf demo bench clean
+.PHONY: install packages test-packages dev lint test unit packet system soak bpf demo demo-rspan bench clean
 .DEFAULT_GOAL := install
 .NOTPARALLEL:
 
@@ -48,12 +50,15 @@ test: lint
 unit packet system: dev
 	@$(python) -m pytest -q tests/$@
 
+soak: dev
+	@CASES=$(CASES) SEED=$(SEED) $(python) -m tools.soak
+
 bpf: dev
 	@$(python) -m tools.build_bpf
 
-demo: install
+demo demo-rspan: install
 	@tools/need_packages iproute2 util-linux iputils-ping tcpdump
-	@$(python) -m tools.demo
+	@$(python) -m tools.$(subst -,_,$@)
 
 bench: dev
 	@$(python) -m bench

@@ -13,7 +13,6 @@ enum {
 	MAX_LEVELS = 128,    /* the done-set ends nesting at 66; a power of two for the verifier */
 	MAX_CROSSINGS = 64,  /* passages of one frame through patch ports */
 	MAX_PATCH_DEPTH = 8, /* of them one after the other */
-	MAX_DONE = MAX_CROSSINGS + 1,
 };
 
 /* Work at one depth: a flood, or the mirrors that are eligible for one image of the frame. */
@@ -44,7 +43,6 @@ struct crossing {
 	u16 bridge;
 	u16 port;
 	u16 depth;
-	u16 done; /* number of the done-set: a bridge's own, but shared within it (rule 31) */
 	struct tags tags; /* on the "wire" between the two */
 };
 
@@ -71,13 +69,14 @@ struct frame {
 	u32 protected;    /* so is that */
 	u32 packets;      /* of the wire */
 	u32 bytes;
-	u32 segment;        /* length of the longest packet */
-	u32 done[MAX_DONE]; /* mirrors whose destination has its copy (rules 22, 25) */
-	u32 done_sets;      /* in use */
-	u32 here;           /* number of the done-set in force */
-	u32 hops;           /* patch ports passed on the way here */
-	u32 crossed;        /* crossings done */
-	u32 crossings;      /* and ordered */
+	u32 segment; /* length of the longest packet */
+	u64 visited; /* bridges, a bit each */
+	/* Mirrors whose destination has its copy, by bridge: kept for the whole way, so that none
+	 * has two of one frame however often it comes back (rules 22, 25, 31; D9). */
+	u32 done[MAX_BRIDGES];
+	u32 hops;      /* patch ports passed on the way here */
+	u32 crossed;   /* crossings done */
+	u32 crossings; /* and ordered */
 	u32 outputs;
 	u32 recorded; /* tags that are on it now, after the outputs recorded before */
 	u32 depth;
@@ -113,6 +112,5 @@ INLINE int fits(const struct frame *frame, const struct tags *tags)
 
 INLINE u32 *done_set(struct frame *frame)
 {
-	u32 here = frame->here;
-	return &frame->done[here < MAX_DONE ? here : 0];
+	return &frame->done[frame->bridge & (MAX_BRIDGES - 1)];
 }

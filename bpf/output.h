@@ -118,15 +118,6 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->port = port->peer_port;
 	crossing->depth = frame->hops + 1;
 	crossing->tags = frame->order.tags;
-	crossing->done = frame->here;
-	if (port->peer_bridge != frame->bridge) {
-		u32 fresh = frame->done_sets;
-		if (fresh < MAX_DONE) {
-			frame->done[fresh] = 0;
-			frame->done_sets = fresh + 1;
-			crossing->done = fresh;
-		}
-	}
 }
 
 INLINE u32 cut_of(const struct frame *frame)

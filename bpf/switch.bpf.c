@@ -39,9 +39,7 @@ INLINE int depart(struct __sk_buff *skb, struct frame *frame)
 
 INLINE void begin(struct frame *frame)
 {
-	frame->done[0] = 0;
-	frame->done_sets = 1;
-	frame->here = 0;
+	frame->visited = 0;
 	frame->hops = 0;
 	frame->crossed = 0;
 	frame->crossings = 0;
@@ -57,8 +55,12 @@ INLINE u32 enter(struct __sk_buff *skb, struct snapshot *bridge, struct frame *f
 {
 	const struct port *port = &bridge->ports[number & (MAX_PORTS - 1)];
 	struct tags wire = frame->tags;
+	u64 visit = 1ull << (slot & (MAX_BRIDGES - 1));
 	frame->bridge = slot;
 	frame->port = number;
+	if (!(frame->visited & visit))
+		*done_set(frame) = 0;
+	frame->visited |= visit;
 	frame->protected = port->flags & PORT_PROTECTED;
 	if (has_bit(bridge->reserved, number))
 		return DROP_RESERVED_PORT;
@@ -89,7 +91,6 @@ static long cross_over(u32 turn, struct walk *walk)
 	u32 slot = crossing->bridge, port = crossing->port;
 	struct snapshot *bridge = snapshot_of(slot);
 	frame->hops = crossing->depth;
-	frame->here = crossing->done;
 	frame->tags = crossing->tags;
 	if (!bridge || !(bridge->ports[port & (MAX_PORTS - 1)].flags & PORT_PATCH)) {
 		refuse(port, DROP_NOT_READY, frame->packets, walk->mode);

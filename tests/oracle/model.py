@@ -8,7 +8,7 @@ output VLAN by their numbers, and what goes on in the bridge behind a patch port
 happens in this one.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +28,7 @@ from tests.oracle.vlan import (
 from heliograph.kernel.layouts import Reason
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 
+MAX_PASSAGES = 64  # of patch ports in all: the program's bound
 MAX_CROSSINGS = 8  # of patch ports, one within the other (design, "Ports are devices")
 WHOLE = 65535  # rule 79
 
@@ -84,7 +85,6 @@ class _Place:
 
     bridge: BridgeEntry
     by: PortEntry
-    done: set[tuple[int | None, int]]  # destinations already served (rules 22, 31)
     crossings: int = 0
 
     def port(self, number: int) -> PortEntry:
@@ -118,13 +118,16 @@ class Walk:
         self.learned = learned
         self.learns = learns
         self.verdict = Verdict()
+        self.passages = 0
+        # Destinations that have their copy, of each bridge (rules 22, 31), once for all (D9).
+        self.done: defaultdict[int, set[tuple[int | None, int]]] = defaultdict(set)
         self.behind: deque[tuple[_Place, Packet]] = deque()
 
     def receive(self, slot: int, number: int, frame: bytes) -> Verdict:
         """A frame comes in by a device."""
         bridge = self.bridges[slot]
         by = next(port for port in bridge.ports if port.number == number)
-        here = _Place(bridge, by, set())
+        here = _Place(bridge, by)
         packet = parse(frame, bridge.vlan_limit)
         if by.ifindex == 0:
             self._drop(here, Reason.DROP_NOT_READY)
@@ -206,7 +209,7 @@ class Walk:
             reason = Reason.DROP_PROTECTED
         elif port.peer and snaplen:
             reason = Reason.DROP_PATCH_SNAPLEN
-        elif port.peer and here.crossings == MAX_CROSSINGS:
+        elif port.peer and (here.crossings == MAX_CROSSINGS or self.passages == MAX_PASSAGES):
             reason = Reason.DROP_TOO_DEEP
         elif not port.peer and not port.ifindex:
             reason = Reason.DROP_NO_DEVICE
@@ -226,24 +229,24 @@ class Walk:
         """Rules 13, 31, 126: on in the other bridge, as received there, but not mirrored."""
         bridge = self.bridges[peer[0]]
         by = next(port for port in bridge.ports if port.number == peer[1])
-        done = here.done if bridge.slot == here.bridge.slot else set()
-        there = _Place(bridge, by, done, here.crossings + 1)
+        self.passages += 1
+        there = _Place(bridge, by, here.crossings + 1)
         self.behind.append((there, packet))
 
     def _mirror(self, here: _Place, port: PortEntry, packet: Packet, *, ingress: bool) -> bool:
         """Sections 1 to 3, for a frame received on or sent by a port. Whether any took it."""
         if not admits(port, packet.tags):  # rule 17
             return False
-        tags = inward(port, packet.tags)
+        tags, done = inward(port, packet.tags), self.done[here.bridge.slot]
         took = False
         for mirror in sorted(here.bridge.mirrors, key=lambda m: m.number):  # rule 23
             chosen = mirror.sources if ingress else mirror.destinations
-            if port.number not in chosen or _destination(mirror) in here.done:
+            if port.number not in chosen or _destination(mirror) in done:
                 continue
             if mirror.vlans and vid(tags) not in mirror.vlans:  # rules 19 and 24
                 continue
             took = True
-            here.done.add(_destination(mirror))  # rule 32: before the copy is sent
+            done.add(_destination(mirror))  # rule 32: before the copy is sent
             self.verdict.taken.append(Taken(here.bridge.slot, mirror.number, vid(tags)))
             if mirror.output_port is not None:
                 output = here.port(mirror.output_port)

@@ -250,14 +250,18 @@ class Network:
         rows = {name: UUID(uuid[1]) for uuid, name in self._table(table, "_uuid", "name")}
         return {name: slots[uuid] for name, uuid in rows.items() if uuid in slots}
 
+    def mirrors(self) -> dict[str, int]:
+        """The slots of the mirrors in force, by name."""
+        first = Limits.MAX_BRIDGES + Limits.MAX_PORTS
+        return self._numbers("mirror", first, Limits.MAX_MIRROR_SLOTS)
+
     def configure(self, config: Configuration) -> Configuration:
         """Put a configuration in force; returns it as the switch numbers it."""
         self.ovs.vsctl(" ".join(_words(config)).removeprefix("-- "))
-        bridges, ports = Limits.MAX_BRIDGES, Limits.MAX_PORTS
         numbers = Numbers(
-            self._numbers("bridge", 0, bridges),
-            self._numbers("port", bridges, ports),
-            self._numbers("mirror", bridges + ports, Limits.MAX_MIRROR_SLOTS),
+            self._numbers("bridge", 0, Limits.MAX_BRIDGES),
+            self._numbers("port", Limits.MAX_BRIDGES, Limits.MAX_PORTS),
+            self.mirrors(),
         )
         for name, ids in self._table("mirror", "name", "external_ids"):
             if name not in numbers.mirrors:

@@ -134,6 +134,26 @@ def test_two_patches_between_two_bridges_do_not_storm(switch: Switch, other: Swi
     assert refusals(switch, frame()) == [Reason.DROP_TOO_DEEP] * 2
 
 
+def test_departure_9_one_copy_each_however_often_the_frame_comes_back(
+    switch: Switch, other: Switch
+) -> None:
+    """Two patches, and mirrors of both kinds on both bridges."""
+    for near, far in (("there", "here"), ("there2", "here2")):
+        switch.patch(near, other, far, mode=VlanMode.TRUNK, trunks=(0,))
+    for bridge, output, ports in (
+        (switch, "c", ["a", "b", "c", "there", "there2"]),
+        (other, "y", ["x", "y", "here", "here2"]),
+    ):
+        bridge.configure(
+            bridge.mirror(0, output, src=ports, dst=ports),
+            bridge.mirror(1, None, src=ports, dst=ports, output_vlan=111),
+        )
+    taken = [e.mirror for e in switch.events(frame(), "a") if e.kind == EventKind.EVENT_MIRROR]
+    assert sorted(taken, key=str) == [0, 0, 1, 1]
+    copies = [port for port, mirror in switch.ports(frame(), "a") if mirror == 0]
+    assert sorted(copies) == ["c", "y"]
+
+
 def test_at_most_eight_patch_ports_one_after_the_other(switch: Switch) -> None:
     """A chain of ten within one bridge: each VLAN leads to the next."""
     for number in range(10):

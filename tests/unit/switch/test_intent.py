@@ -81,3 +81,11 @@ def test_without_repeats_one_interface_in_two_ports(rows: Rows) -> None:
     kept, says = intent.without_repeats(rows.intent)
     assert len(kept.bridges[0].ports) == 1
     assert says.keys() == {one, two} - {kept.bridges[0].ports[0].uuid}
+
+
+def test_rules_79_and_81_a_snaplen_of_65535_is_one(rows: Rows) -> None:
+    """It cuts nothing, and all the same a patch port takes no copy with it."""
+    mirrors = tuple(sorted(rows.add("Mirror", name=f"m{n}", snaplen=n) for n in (65535, 64)))
+    rows.bridge("br0", mirrors=(*mirrors, rows.add("Mirror", name="whole")))
+    given = {mirror.name: mirror.snaplen for mirror in rows.intent.bridges[0].mirrors}
+    assert given == {"m65535": 65535, "m64": 64, "whole": 0}
