@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding mirrors whose copies would come back to be mirrored again, without end. Pure.
+"""Finding mirrors whose copies would go round without end. Pure.
 
 A copy that leaves by a port whose device is one end of a veth pair, or by a patch port, arrives
 at another port of this switch if the other end is one; there it is forwarded, or mirrored on.
+It goes round if it comes back to be mirrored again, or if ports that carry its output_vlan form a
+circle, so that forwarding alone keeps it up.
 What leaves for elsewhere is not followed: the switch does not see other hosts' wiring.
 """
 
@@ -21,44 +23,69 @@ class Lead(NamedTuple):
     wired: bool
 
 
+class Arrival(NamedTuple):
+    """A copy that comes in where `lead` says, in a VLAN (None: not known)."""
+
+    lead: Lead
+    vlan: int | None
+
+
 def find(bridges: Mapping[int, BridgeEntry], leads: Mapping[int, Lead]) -> set[int]:
-    """The slots of the mirrors that would mirror their own copies; `leads` by port number."""
+    """The slots of the mirrors whose copies would go round; `leads` by port number."""
     if not leads:
         return set()
     return {
         mirror.slot
         for bridge in bridges.values()
         for mirror in bridge.mirrors
-        if _comes_back(bridge, mirror, bridges, leads)
+        if _goes_round(bridge, mirror, bridges, leads)
     }
 
 
-def _comes_back(
+def _goes_round(
     bridge: BridgeEntry,
     mirror: MirrorEntry,
     bridges: Mapping[int, BridgeEntry],
     leads: Mapping[int, Lead],
 ) -> bool:
-    vlan = mirror.output_vlan or None
-    open_ends = [(lead, vlan) for lead in _leads_of_copy(bridge, mirror, leads)]
-    seen: set[tuple[Lead, int | None]] = set()
-    while open_ends:
-        arrival = open_ends.pop()
-        if arrival in seen:
-            continue
-        seen.add(arrival)
-        lead, vlan = arrival
-        there = bridges.get(lead.bridge)
-        if there is None or lead.port in _reserved(there):
-            continue
-        for other in there.mirrors:
-            if _selects(other, lead, vlan):
-                if other.slot == mirror.slot:
-                    return True
-                copy_vlan = other.output_vlan or vlan
-                open_ends += [(end, copy_vlan) for end in _leads_of_copy(there, other, leads)]
-        open_ends += [(end, vlan) for end in _leads_of_forward(there, lead, vlan, leads)]
+    """Follows a copy, the way back to where it began always at hand."""
+    seen: set[Arrival] = set()
+    way: list[tuple[Arrival | None, Iterator[Arrival]]] = []
+    way.append((None, _arrivals_of_copy(bridge, mirror, None, leads)))
+    while way:
+        arrival = next(way[-1][1], None)
+        if arrival is None:
+            way.pop()
+        elif arrival in seen:
+            # Where the VLAN is not known, a circle may be one on paper only.
+            if arrival.vlan is not None and any(passed == arrival for passed, _ in way):
+                return True
+        else:
+            seen.add(arrival)
+            there = bridges.get(arrival.lead.bridge)
+            if there is None or arrival.lead.port in _reserved(there):
+                continue
+            takers = [other for other in there.mirrors if _selects(other, *arrival)]
+            if mirror in takers:
+                return True
+            way.append((arrival, _onward(there, arrival, takers, leads)))
     return False
+
+
+def _onward(
+    bridge: BridgeEntry, arrival: Arrival, takers: list[MirrorEntry], leads: Mapping[int, Lead]
+) -> Iterator[Arrival]:
+    for other in takers:
+        yield from _arrivals_of_copy(bridge, other, arrival.vlan, leads)
+    for lead in _leads_of_forward(bridge, *arrival, leads):
+        yield Arrival(lead, arrival.vlan)
+
+
+def _arrivals_of_copy(
+    bridge: BridgeEntry, mirror: MirrorEntry, vlan: int | None, leads: Mapping[int, Lead]
+) -> Iterator[Arrival]:
+    for lead in _leads_of_copy(bridge, mirror, leads):
+        yield Arrival(lead, mirror.output_vlan or vlan)
 
 
 def _reserved(bridge: BridgeEntry) -> set[int | None]:

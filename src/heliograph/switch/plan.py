@@ -202,8 +202,8 @@ class _Planner:
             for uuid in off:
                 self.plan.complain(
                     uuid,
-                    "off, because its copies would come back to it without end: let its output "
-                    "lead to no port that this or another mirror selects",
+                    "off, because its copies would come back to it, or go round, without end: let "
+                    "its output lead to no port that a mirror selects, nor into a circle of ports",
                 )
                 del self.plan.slots.mirrors[uuid]
             if off:

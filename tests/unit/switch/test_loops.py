@@ -2,6 +2,7 @@
 """Mirrors whose copies would come back without end are found; others are left alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -102,3 +103,22 @@ def test_the_second_mirror_of_the_rspan_experiment_is_no_loop() -> None:
     onward = MirrorEntry(0, 32, ALL, ALL, frozenset({111}), 13, 0)
     one_wire = {number: lead for number, lead in WIRES.items() if number in (1, 11)}
     assert find(bridges(there, onward, forwarding=True), one_wire) == set()
+
+
+@pytest.mark.parametrize("joined", [WIRES, PATCHED])
+def test_an_output_vlan_that_goes_round_by_forwarding_alone(joined: dict[int, Lead]) -> None:
+    """Two wires between two bridges carry it: no mirror sees the copy again, but it never ends."""
+    there = MirrorEntry(0, 0, frozenset({3}), NONE, NONE, None, 0, 111)
+    assert find(bridges(there, forwarding=True), joined) == {there.slot}
+    assert find(bridges(there), joined) == set()
+    one_wire = {number: lead for number, lead in joined.items() if number in (1, 11)}
+    assert find(bridges(there, forwarding=True), one_wire) == set()
+
+
+def test_wires_of_different_vlans_are_no_circle() -> None:
+    there = MirrorEntry(0, 0, frozenset({3}), NONE, NONE, None, 0, 111)
+    made = bridges(there, forwarding=True)
+    for slot, entry in made.items():
+        ports = [replace(p, trunks=frozenset({110 + p.number % 10})) for p in entry.ports]
+        made[slot] = replace(entry, ports=tuple(ports))
+    assert find(made, WIRES) == set()
