@@ -147,7 +147,7 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		cross(frame, port);
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
-	frame->outputs++;
+	frame->outputs += order->mirror == NO_MIRROR;
 	if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
 		reason = send_segments(skb, bridge, frame);
 		if (reason == DELIVERED)

@@ -6,6 +6,7 @@ values, equal if and only if a frame would be treated equally.
 """
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -40,13 +41,20 @@ class PortEntry:
     customer_vlans: frozenset[int] = frozenset()
     peer: tuple[int, int] | None = None
 
-    def carries(self, vlan: int) -> bool:
-        """Whether the port is a member of the VLAN (rules 71, 72, 74)."""
+    def membership(self) -> tuple[bool, frozenset[int]]:
+        """The VLANs it is a member of (rules 71, 72, 74): (True, all but these), (False, these)."""
+        own = frozenset({self.tag})
         if self.mode in (VlanMode.ACCESS, VlanMode.DOT1Q_TUNNEL):
-            return vlan == self.tag
-        if self.mode != VlanMode.TRUNK and vlan in (0, self.tag):
-            return vlan == self.tag
-        return not self.trunks or vlan in self.trunks
+            return False, own
+        if self.mode == VlanMode.TRUNK:
+            return not self.trunks, self.trunks
+        untagged = frozenset({0}) - own  # a native port carries no VLAN 0 but its own
+        return (False, self.trunks - untagged | own) if self.trunks else (True, untagged)
+
+    def carries(self, vlan: int) -> bool:
+        """Whether it is a member of the VLAN."""
+        everywhere, exceptions = self.membership()
+        return everywhere != (vlan in exceptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +168,30 @@ def _mirrors(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
 
 
 def _vlans(bridge: BridgeEntry) -> bytes:
-    """All 4,096 VLANs: most are alike, so only those that some row names are worked out."""
-
-    def one(vlan: int) -> bytes:
-        mirrors = _bits(m.number for m in bridge.mirrors if not m.vlans or vlan in m.vlans)
-        members = _bits(p.number for p in bridge.ports if p.carries(vlan))
-        return struct.pack("=II", mirrors, vlan in bridge.flood_vlans) + _words(members)
-
-    named = {0} | bridge.flood_vlans
+    """All 4,096 VLANs: most are alike, so only those that some row names are worked out, and each
+    port only touches those that it names."""
+    members = mirrors = 0  # of a VLAN that nobody names
+    member_of: defaultdict[int, int] = defaultdict(int)  # what is otherwise in those that are
+    mirrored_by: defaultdict[int, int] = defaultdict(int)
     for port in bridge.ports:
-        named |= {port.tag} | port.trunks
+        everywhere, exceptions = port.membership()
+        members |= everywhere << port.number
+        for vlan in exceptions:
+            member_of[vlan] |= 1 << port.number
     for mirror in bridge.mirrors:
-        named |= mirror.vlans
-    other = next((vlan for vlan in range(Limits.MAX_VLANS) if vlan not in named), 0)
-    table = bytearray(one(other) * Limits.MAX_VLANS)
-    for vlan in named:
-        record = one(vlan)
-        table[vlan * len(record) : (vlan + 1) * len(record)] = record
+        mirrors |= (not mirror.vlans) << mirror.number
+        for vlan in mirror.vlans:
+            mirrored_by[vlan] |= 1 << mirror.number
+    one = struct.Struct(f"=II{Limits.PORT_WORDS * 8}s")
+    table = bytearray(one.pack(mirrors, False, _words(members)) * Limits.MAX_VLANS)
+    for vlan in member_of.keys() | mirrored_by.keys() | bridge.flood_vlans:
+        one.pack_into(
+            table,
+            vlan * one.size,
+            mirrors ^ mirrored_by[vlan],
+            vlan in bridge.flood_vlans,
+            _words(members ^ member_of[vlan]),
+        )
     return bytes(table)
 
 
