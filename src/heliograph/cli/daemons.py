@@ -27,11 +27,11 @@ def database(rundir: Path, dbfile: Path | None, also: Sequence[Path]) -> None:
 def switch(remote: str, rundir: Path, ephemeral: bool) -> None:
     """Keep the data plane equal to the rows of `remote`; prints `ready` when it is, once."""
     from heliograph.cli import environment  # noqa: PLC0415
-    from heliograph.switch import agent  # noqa: PLC0415
+    from heliograph.switch import process  # noqa: PLC0415
 
     environment.check(rundir, ephemeral)  # not everyone starts it by `helio run`
     asyncio.run(
         _until_signalled(
-            lambda stop: agent.run(db=remote, rundir=rundir, ephemeral=ephemeral, stop=stop)
+            lambda stop: process.run(db=remote, rundir=rundir, ephemeral=ephemeral, stop=stop)
         )
     )

@@ -111,9 +111,9 @@ def _teardown(options: argparse.Namespace) -> int:
 
     where = options.rundir or RUNDIR
     with rundir.unheld(where):
-        from heliograph.switch import agent  # noqa: PLC0415
+        from heliograph.switch import process  # noqa: PLC0415
 
-        for line in agent.teardown(where):
+        for line in process.teardown(where):
             print(line)
     return 0
 

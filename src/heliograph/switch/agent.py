@@ -8,15 +8,12 @@ forwards whatever happens here: a lost connection, a failing pass, the end of th
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from uuid import UUID
 
-from heliograph.errors import EnvironmentFaultError, HeliographError
-from heliograph.kernel import bpffs
-from heliograph.kernel.dataplane import DataPlane, linked_devices, other_namespace
+from heliograph.errors import HeliographError
+from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, is_far_end
 from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
@@ -25,7 +22,7 @@ from heliograph.switch import feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.macs import MacKeeper
 from heliograph.switch.reconcile import Reconciler
-from heliograph.switch.restores import Restores, put_back
+from heliograph.switch.restores import Restores
 
 log = logging.getLogger(__name__)
 
@@ -378,90 +375,3 @@ class Agent:
             except OSError as error:
                 self._complain("the MAC table could not be looked after", error)
                 await asyncio.sleep(BACK_OFF_SECONDS[1])
-
-
-async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) -> None:
-    """Be the switch on the database `db` ("unix:PATH") until `stop`.
-
-    Prints "ready" when the first plan is live. The data plane goes on afterwards, unless
-    `ephemeral`. Raises HeliographError and its kinds, and has then made nothing.
-    """
-    if not rundir.is_dir():
-        raise EnvironmentFaultError(f"the run directory {rundir} is not there: make it")
-    root = rundir / "bpf"
-    fresh = bpffs.mount(root)
-    lock = bpffs.hold(root)
-    try:
-        try:
-            plane = DataPlane.open(root)
-        except (HeliographError, OSError) as error:
-            if fresh:
-                bpffs.unmount(root)
-            if isinstance(error, HeliographError):
-                raise
-            raise EnvironmentFaultError(
-                f"the data plane below {root} cannot be opened: {error}"
-            ) from error
-        try:
-            async with Devices() as devices:
-                restores = Restores(rundir / "devices.json")
-                await Agent(db, plane, devices, restores).run(stop)
-        finally:
-            plane.close()
-            if ephemeral:
-                for line in await _undo(rundir):
-                    log.info("%s", line)
-    finally:
-        os.close(lock)
-
-
-async def _teardown(rundir: Path) -> list[str]:
-    root = rundir / "bpf"
-    if not bpffs.is_mounted(root):
-        return await _undo(rundir)
-    lock = bpffs.hold(root)
-    try:
-        other = other_namespace(root)
-        if other:
-            raise HeliographError(
-                f"the data plane of {rundir} works in another network namespace ({other}): "
-                "run helio teardown there"
-            )
-        return await _undo(rundir)
-    finally:
-        os.close(lock)
-
-
-async def _undo(rundir: Path) -> list[str]:
-    root = rundir / "bpf"
-    lines: list[str] = []
-    restores = Restores(rundir / "devices.json")
-    async with Devices() as devices:
-        linked = linked_devices(root)
-        linked |= {devices.by_name[n].ifindex for n in restores.making if n in devices.by_name}
-        ours = [i for i in linked if i in devices.by_index and is_far_end(devices.by_index[i])]
-        names = []
-        for ifindex in ours:
-            user = devices.by_index.get(devices.by_index[ifindex].peer)
-            names.append(user.name if user else devices.by_index[ifindex].name)
-        if ours:
-            await devices.delete(*ours)
-        lines += [f"internal port {name} deleted" for name in sorted(names)]
-        for found in restores:
-            try:
-                await put_back(devices, found)
-                lines.append(f"device {found.restore.name} put back as it was found")
-            except HeliographError as error:
-                lines.append(f"device {found.restore.name} was not put back: {error}")
-    if bpffs.unmount(root):
-        lines.append(f"data plane below {root} removed")
-    (rundir / "devices.json").unlink(missing_ok=True)
-    return lines
-
-
-def teardown(rundir: Path) -> list[str]:
-    """Remove devices, programs, pins and the bpffs; put devices back as found.
-
-    Returns what was done, a line each. Raises HeliographError and its kinds.
-    """
-    return asyncio.run(_teardown(rundir))

@@ -17,6 +17,7 @@ from heliograph.switch.restores import Restores
 
 log = logging.getLogger(__name__)
 
+SEGMENTER = "segmenter"  # the alias of its devices
 _ON, _OFF = (True, True, True), (False, False, False)
 
 
@@ -48,7 +49,7 @@ class Segmenter:
             return near, far
         if near is None or far is None:
             near, far = await self._devices.create_internal(
-                self._near_name, self._far_name, "segmenter", None, VETH_MAX_MTU
+                self._near_name, self._far_name, SEGMENTER, None, VETH_MAX_MTU
             )
             log.info("segmenter made (%s)", near.name)
         mute_ipv6(near.name)
