@@ -11,12 +11,19 @@ INLINE u32 tick(void)
 	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
 }
 
+/* In ticks; 0 of one that another CPU has refreshed since `now` was read. */
+INLINE u32 age_of(const struct fdb_value *entry, u32 now)
+{
+	int age = now - entry->seen;
+	return age > 0 ? age : 0;
+}
+
 /* Old entries and those of a port that has changed since are void at once, whenever user space
  * comes round to sweep them out. */
 INLINE int valid(const struct snapshot *bridge, const struct fdb_value *entry, u32 now)
 {
 	const struct port *port = &bridge->ports[entry->port & (MAX_PORTS - 1)];
-	return port->generation == entry->generation && now - entry->seen <= bridge->mac_age;
+	return port->generation == entry->generation && age_of(entry, now) <= bridge->mac_age;
 }
 
 /* How many entries a port has, by the program's count and user space's. */
@@ -52,7 +59,7 @@ static long look_at_place(u32 turn, struct searcher *searcher)
 	struct fdb_value *entry = key ? bpf_map_lookup_elem(&fdb, key) : 0;
 	if (!entry || entry->place != place.place)
 		return 0;
-	u32 age = hunt->now - entry->seen;
+	u32 age = age_of(entry, hunt->now);
 	u32 entries = valid(searcher->bridge, entry, hunt->now) ? entries_of(entry->port) : ~0u;
 	if (hunt->found &&
 	    (entries < hunt->entries || (entries == hunt->entries && age <= hunt->age)))

@@ -62,17 +62,16 @@ class Taken:
 
 @dataclass(slots=True)
 class Verdict:
-    """All that happens to one frame, in order. `drops` and `learned` begin with a port."""
+    """All that happens to one frame, in order. `drops` and `learned` begin with a port.
+
+    `nowhere`: it was not refused, but no port was there for it, copies aside.
+    """
 
     sent: list[Sent] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     drops: list[tuple[int, Reason]] = field(default_factory=list)
     learned: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def nowhere(self) -> bool:
-        """No port was there for it."""
-        return not self.sent and not self.drops
+    nowhere: bool = False
 
 
 Learned = dict[tuple[int, bytes, int], int]
@@ -138,8 +137,10 @@ class Walk:
         else:
             self._mirror(here, by, packet, ingress=True)  # rules 4 and 5
             self._normal(here, packet)
+        refused = bool(self.verdict.drops)
         while self.behind:
             self._normal(*self.behind.popleft())
+        self.verdict.nowhere = not refused and all(s.mirror is not None for s in self.verdict.sent)
         return self.verdict
 
     def _drop(self, here: _Place, reason: Reason) -> None:

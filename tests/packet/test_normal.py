@@ -84,7 +84,7 @@ def test_rules_47_and_59_where_the_destination_was_learned_does_not_matter_then(
     assert switch.ports(frame(tag="81000005"), "a") == [("b", None), ("c", None)]
 
 
-@pytest.mark.parametrize(("age", "found"), [(0, True), (279, True), (282, False)])
+@pytest.mark.parametrize(("age", "found"), [(-1, True), (0, True), (279, True), (282, False)])
 def test_rule_65_old_entries_are_void(switch: Switch, age: int, found: bool) -> None:
     switch.configure()  # 300 s are 279.4 ticks
     switch.learn("02:00:00:00:00:02", "c", age=age)
