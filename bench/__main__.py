@@ -16,10 +16,11 @@ from bench.delay import mirror_delay
 from bench.memory import add_ports, memory
 from bench.program import nanoseconds
 from bench.report import Report
-from bench.rigs import CONTENDERS, Rig, heliograph, open_vswitch
-from bench.traffic import small_frames, start_server, tcp_gbit, udp_frame
+from bench.rigs import CONTENDERS, UNMIRRORED, Rig, heliograph, open_vswitch
+from bench.traffic import small_frames, start_server, tcp_stream, udp_frame
 
 TCP = "one TCP stream (both ends on one CPU), Gbit/s"
+STREAM_LOST = "that TCP stream, % of copies lost"
 SMALL = "60-byte frames, frames/s"
 LOST = "60-byte frames, % lost"
 COPIES_LOST = "60-byte frames, % of copies lost"
@@ -36,17 +37,19 @@ def _say(text: str) -> None:
 def throughput(report: Report, rounds: int, seconds: float) -> None:
     with Lab() as lab:
         rigs: list[Rig] = []
-        for build, mirrored in CONTENDERS:
-            rigs.append(build(lab, mirrored))
+        for build, how in CONTENDERS:
+            rigs.append(build(lab, how))
             start_server(lab, rigs[-1])
         for turn in range(rounds):
             _say(f"throughput, turn {turn + 1} of {rounds}")
             for rig in rigs:
-                report.add(TCP, str(rig), tcp_gbit(rig, seconds))
+                stream = tcp_stream(rig, seconds)
+                report.add(TCP, str(rig), stream.gbit)
                 burst = small_frames(rig, seconds / 2)
                 report.add(SMALL, str(rig), burst.per_second)
                 report.add(LOST, str(rig), burst.lost * 100)
-                if rig.mirrored:
+                if rig.mirroring.count:
+                    report.add(STREAM_LOST, str(rig), stream.copies_lost * 100)
                     report.add(COPIES_LOST, str(rig), burst.copies_lost * 100)
 
 
@@ -54,7 +57,7 @@ def switches(report: Report, rounds: int) -> None:
     """What only the two that ovs-vsctl drives can be asked: delay, memory, our program."""
     for build in open_vswitch, heliograph:
         with Lab() as lab:
-            rig = build(lab, False)
+            rig = build(lab, UNMIRRORED)
             _say(f"{rig}: delay, memory")
             for _ in range(rounds):
                 report.add(DELAY, str(rig), mirror_delay(lab, rig, PATIENCE) * 1000)

@@ -10,6 +10,7 @@ import json
 import statistics
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.rigs import OvsRig
@@ -22,20 +23,26 @@ REPEAT, RUNS = 400, 101
 IDLE_MIRRORS = 31
 
 
-def measure(bpffs: Path, ifindex: int, frame: bytes) -> float:
-    """Median nanoseconds of the program on a frame that comes in by a device."""
-    plane = DataPlane.open(bpffs)
+def median_run(program: int, ifindex: int, frame: bytes) -> float:
+    """Median nanoseconds of a program on a frame that comes in by a device (0: by loopback)."""
     context = bytearray(68)
     struct.pack_into("=I", context, IFINDEX, ifindex)
-    program = plane.program_fd("ingress")
     runs = [bpf.test_run(program, frame, bytes(context), REPEAT)[1] for _ in range(RUNS)]
-    plane.close()
     return statistics.median(runs)
+
+
+def measure(bpffs: Path, ifindex: int, frame: bytes) -> float:
+    """`median_run` of the ingress program on the maps pinned below `bpffs`."""
+    plane = DataPlane.open(bpffs)
+    try:
+        return median_run(plane.program_fd("ingress"), ifindex, frame)
+    finally:
+        plane.close()
 
 
 def nanoseconds(rig: OvsRig, frame: bytes, rounds: int) -> dict[str, list[float]]:
     """The program on a unicast frame from the first guest, for each kind of configuration."""
-    configurations = {
+    configurations: dict[str, Callable[[], None]] = {
         "unicast": rig.unmirror,
         f"unicast, {IDLE_MIRRORS} mirrors that do not select": lambda: _mirror_idly(rig),
         "unicast, 1 mirror that selects": rig.mirror,

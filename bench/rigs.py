@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contenders: each joins three guests, with or without a mirror of the first to the third.
+"""The contenders: each joins guests, with or without mirrors of the first to the third and on.
 
-Guests have one device each and 10.8.0.1 to 10.8.0.3. A mirror copies both directions of the
-first guest's port.
+Guests have one device each and 10.8.0.1, 10.8.0.2 and so on. A mirror copies both directions of
+the first guest's port.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,30 @@ BR_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 @dataclass(frozen=True)
+class Mirroring:
+    """What is mirrored how; every mirror selects the same frames and has an output of its own."""
+
+    count: int = 1
+    vlan: int = 0  # RSPAN: into this VLAN, of which the output is the only port
+    snaplen: int = 0
+    wire_frames: bool = False  # super-frames go out as the frames of the wire they stand for
+
+    @property
+    def in_wire_frames(self) -> bool:
+        """Whether a super-frame's copy arrives as several frames."""
+        return self.wire_frames or self.snaplen > 0
+
+    def __str__(self) -> str:
+        many = "mirror" if self.count == 1 else f"{self.count} mirrors"
+        into = f" into VLAN {self.vlan}" if self.vlan else ""
+        cut = f", snaplen {self.snaplen}" if self.snaplen else ""
+        return f"{many}{into}{cut}{', wire frames' if self.wire_frames else ''}"
+
+
+UNMIRRORED, MIRRORED = Mirroring(0), Mirroring()
+
+
+@dataclass(frozen=True)
 class Guest:
     """A namespace and its device."""
 
@@ -29,15 +53,25 @@ class Guest:
 
     def received(self) -> int:
         """Frames that arrived at the device since it was made."""
-        return self._counter("rx_packets")
+        return self.counters()["rx_packets"]
 
-    def received_bytes(self) -> int:
-        return self._counter("rx_bytes")
+    def counters(self) -> dict[str, int]:
+        """Packets and bytes of the device since it was made: rx_packets, tx_bytes, and so on."""
+        return device_counters(self.namespace)[self.device]
 
-    def _counter(self, name: str) -> int:
-        lines = self.namespace.call(Path("/proc/thread-self/net/dev").read_text).splitlines()
-        words = next(line for line in lines if line.strip().startswith(f"{self.device}:"))
-        return int(words.split(":")[1].split()[("rx_bytes", "rx_packets").index(name)])
+    def mac(self) -> bytes:
+        return self.namespace.mac(self.device)
+
+
+def device_counters(namespace: Namespace) -> dict[str, dict[str, int]]:
+    """The counters of a namespace's devices by name."""
+    lines = namespace.call(Path("/proc/thread-self/net/dev").read_text).splitlines()[2:]
+    names = ("rx_bytes", 0), ("rx_packets", 1), ("tx_bytes", 8), ("tx_packets", 9)
+    rows = (line.split(":") for line in lines)
+    return {
+        device.strip(): {name: int(words.split()[at]) for name, at in names}
+        for device, words in rows
+    }
 
 
 @dataclass(frozen=True)
@@ -45,12 +79,17 @@ class Rig:
     """A contender that is set up and forwards."""
 
     name: str
-    mirrored: bool
+    mirroring: Mirroring
     host: Namespace
     guests: list[Guest] = field(default_factory=list)
 
+    @property
+    def outputs(self) -> list[Guest]:
+        """The guests that get copies."""
+        return self.guests[2 : 2 + self.mirroring.count]
+
     def __str__(self) -> str:
-        return f"{self.name}, mirror" if self.mirrored else self.name
+        return f"{self.name}, {self.mirroring}" if self.mirroring.count else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +99,27 @@ class OvsRig(Rig):
     tools: Tools
     port: str  # what its ports' names begin with
 
-    def mirror(self) -> None:
-        """Mirror both directions of port 1 to port 3."""
-        self.tools.vsctl(
-            f"-- --id=@p1 get port {self.port}1 -- --id=@p3 get port {self.port}3"
-            " -- --id=@m create mirror name=m0 select_src_port=@p1 select_dst_port=@p1"
-            " output_port=@p3 -- set bridge br0 mirrors=@m"
-        )
+    def mirror(self, how: Mirroring = MIRRORED) -> None:
+        """Mirror both directions of port 1 to port 3, and to port 4, 5 ... if more than once."""
+        words = f"-- --id=@p1 get port {self.port}1"
+        for number in range(3, 3 + how.count):
+            port, output = f"{self.port}{number}", f"output_port=@p{number}"
+            words += f" -- --id=@p{number} get port {port}"
+            if how.vlan:  # no other port carries it
+                output = f"output_vlan={how.vlan}"
+                words += f" -- set port {port} trunks={how.vlan}"
+                others = "br0", f"{self.port}1", f"{self.port}2"
+                words += "".join(f" -- set port {other} tag=1" for other in others)
+            if how.wire_frames:
+                words += f" -- set port {port} other_config:heliograph-wire-frames=true"
+            if how.snaplen:
+                output += f" snaplen={how.snaplen}"
+            words += (
+                f" -- --id=@m{number} create mirror name=m{number} select_src_port=@p1"
+                f" select_dst_port=@p1 {output}"
+            )
+        references = ",".join(f"@m{number}" for number in range(3, 3 + how.count))
+        self.tools.vsctl(f"{words} -- set bridge br0 mirrors={references}")
 
     def unmirror(self) -> None:
         self.tools.vsctl("clear bridge br0 mirrors")
@@ -85,32 +138,37 @@ def _bring_up(rig: Rig) -> None:
         raise RuntimeError(f"{rig}: the guests do not reach each other")
 
 
+def _numbers(how: Mirroring) -> range:
+    """Of the guests: two that talk, and one for each mirror, or one that only listens."""
+    return range(1, 3 + max(how.count, 1))
+
+
 def _veth_guests(lab: Lab, rig: Rig) -> None:
-    """Three guests behind p1, p2 and p3 of the rig's host."""
-    for number in 1, 2, 3:
+    """Guests behind p1, p2, p3 ... of the rig's host."""
+    for number in _numbers(rig.mirroring):
         guest = _guest(lab, number, "eth0")
         veth((rig.host, f"p{number}"), (guest.namespace, guest.device))
         rig.guests.append(guest)
 
 
-def direct(lab: Lab, mirrored: bool) -> Rig:
+def direct(lab: Lab, how: Mirroring) -> Rig:
     """One veth pair and nothing between: the upper bound."""
-    assert not mirrored
-    rig = Rig("direct veth", False, lab.namespace("h"))
+    assert not how.count
+    rig = Rig("direct veth", how, lab.namespace("h"))
     rig.guests.extend(_guest(lab, number, "eth0") for number in (1, 2))
     veth(*((guest.namespace, guest.device) for guest in rig.guests))
     _bring_up(rig)
     return rig
 
 
-def bridge(lab: Lab, mirrored: bool) -> Rig:
-    """The Linux bridge; its mirror is tc's mirred action on ingress and egress of p1."""
-    return _bridge(lab, Rig("Linux bridge", mirrored, lab.namespace("h")), netfilter=False)
+def bridge(lab: Lab, how: Mirroring) -> Rig:
+    """The Linux bridge; its mirrors are tc's mirred actions on ingress and egress of p1."""
+    return _bridge(lab, Rig("Linux bridge", how, lab.namespace("h")), netfilter=False)
 
 
-def netfilter_bridge(lab: Lab, mirrored: bool) -> Rig:
+def netfilter_bridge(lab: Lab, how: Mirroring) -> Rig:
     """The same as it is where br_netfilter is loaded (container hosts): through iptables."""
-    rig = Rig("Linux bridge with br_netfilter", mirrored, lab.namespace("h"))
+    rig = Rig("Linux bridge with br_netfilter", how, lab.namespace("h"))
     return _bridge(lab, rig, netfilter=True)
 
 
@@ -120,62 +178,71 @@ def _bridge(lab: Lab, rig: Rig, *, netfilter: bool) -> Rig:
     if BR_NETFILTER.exists():
         for key in BR_NETFILTER.parent.glob("bridge-nf-call-*"):
             rig.host.set_sysctl(f"bridge/{key.name}", str(int(netfilter)))
-    for port in ("p1", "p2") if rig.mirrored else ("p1", "p2", "p3"):
-        rig.host.ip(f"link set {port} master br0")
+    how = rig.mirroring
+    for number in range(1, 3 if how.count else 4):
+        rig.host.ip(f"link set p{number} master br0")
     rig.host.ip("link set br0 up")
-    if rig.mirrored:
+    if how.count:
         tc = ["tc", "-n", rig.host.name]
         rig.host.run(*tc, "qdisc", "add", "dev", "p1", "clsact")
+        outputs = range(3, 3 + how.count)
+        action = " pipe ".join(f"action mirred egress mirror dev p{n}" for n in outputs)
         for direction in "ingress", "egress":
             words = f"filter add dev p1 {direction} protocol all u32 match u32 0 0"
-            action = "action mirred egress mirror dev p3"
             rig.host.run(*tc, *words.split(), *action.split())
     _bring_up(rig)
     return rig
 
 
-def open_vswitch(lab: Lab, mirrored: bool) -> OvsRig:
+def open_vswitch(lab: Lab, how: Mirroring) -> OvsRig:
     """Open vSwitch's userspace datapath (the kernel one needs a module)."""
     host = lab.namespace("h")
     tools = UserspaceSwitch(lab, host).tools
-    rig = OvsRig("Open vSwitch userspace", mirrored, host, tools=tools, port="p")
+    rig = OvsRig("Open vSwitch userspace", how, host, tools=tools, port="p")
     _veth_guests(lab, rig)
     tools.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev")
-    for number in 1, 2, 3:
+    for number in _numbers(how):
         tools.vsctl(f"add-port br0 p{number}")
     for guest in rig.guests:  # it forwards frames whose checksum is not filled in as they are
         guest.namespace.run("ethtool", "-K", guest.device, "tx", "off")
-    if mirrored:
-        rig.mirror()
+    if how.count:
+        rig.mirror(how)
     _bring_up(rig)
     return rig
 
 
-def heliograph(lab: Lab, mirrored: bool) -> OvsRig:
+def heliograph(lab: Lab, how: Mirroring) -> OvsRig:
     """Heliograph with internal ports, moved into the guests."""
     switch = Heliograph(lab, ephemeral=True, label=f"h{len(lab.namespaces)}")
     switch.start()
     tools = Tools(switch.rundir)
-    rig = OvsRig("Heliograph", mirrored, switch.host, tools=tools, port="tap")
+    rig = OvsRig("Heliograph", how, switch.host, tools=tools, port="tap")
     tools.vsctl("add-br br0")
-    for number in 1, 2, 3:
+    for number in _numbers(how):
         guest = _guest(lab, number, f"tap{number}")
         tools.vsctl(f"add-port br0 tap{number} -- set interface tap{number} type=internal")
         switch.move(guest.device, guest.namespace)
         rig.guests.append(guest)
-    if mirrored:
-        rig.mirror()
+    if how.count:
+        rig.mirror(how)
     _bring_up(rig)
     return rig
 
 
-CONTENDERS: list[tuple[Callable[[Lab, bool], Rig], bool]] = [
-    (direct, False),
-    (bridge, False),
-    (bridge, True),
-    *([(netfilter_bridge, True)] if BR_NETFILTER.exists() else []),
-    (open_vswitch, False),
-    (open_vswitch, True),
-    (heliograph, False),
-    (heliograph, True),
+Build = Callable[[Lab, Mirroring], Rig]
+
+_TWICE, _FOUR_TIMES, _INTO_VLAN = Mirroring(2), Mirroring(4), Mirroring(vlan=111)
+CONTENDERS: list[tuple[Build, Mirroring]] = [
+    (direct, UNMIRRORED),
+    (bridge, UNMIRRORED),
+    (heliograph, UNMIRRORED),
+    (open_vswitch, UNMIRRORED),
+    (bridge, MIRRORED),
+    *([(netfilter_bridge, MIRRORED)] if BR_NETFILTER.exists() else []),
+    (heliograph, MIRRORED),
+    (open_vswitch, MIRRORED),
+    *((build, how) for how in (_TWICE, _FOUR_TIMES) for build in (bridge, heliograph)),
+    *((build, _INTO_VLAN) for build in (heliograph, open_vswitch)),
+    *((heliograph, Mirroring(snaplen=length)) for length in (64, 32)),
+    (heliograph, Mirroring(wire_frames=True)),
 ]

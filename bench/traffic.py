@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two loads: one TCP stream, and 60-byte frames as fast as one sender can."""
 
-import ctypes
 import json
 import os
 import socket
@@ -13,36 +12,19 @@ from tools.lab.lab import Lab
 from tools.lab.processes import CommandError
 
 from bench.rigs import Guest, Rig
+from bench.sending import Frames
 
 FRAME = 60  # bytes without the frame check sequence, the smallest Ethernet has
-BATCH = 64
-SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20
+SEGMENT = 1448  # bytes of payload in a frame of TCP: 1,500 less IPv4, TCP and its timestamps
 SETTLE = 0.2  # seconds in which the last frames arrive
 
 
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+@dataclass(frozen=True)
+class Stream:
+    """What one TCP stream came to."""
 
-
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("namelen", ctypes.c_uint32),
-        ("iov", ctypes.POINTER(_Iovec)),
-        ("iovlen", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("controllen", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("header", _Msghdr), ("length", ctypes.c_uint32))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.POINTER(_Mmsghdr), ctypes.c_uint, ctypes.c_int)
-_libc.sendmmsg.restype = ctypes.c_int
+    gbit: float  # of payload per second
+    copies_lost: float  # share of the copies; 0 without a mirror
 
 
 @dataclass(frozen=True)
@@ -51,7 +33,7 @@ class SmallFrames:
 
     per_second: float  # frames that arrived at the second guest
     lost: float  # share of those sent that did not arrive there
-    copies_lost: float  # and share of the copies, at the third guest; 0 without a mirror
+    copies_lost: float  # and share of the copies; 0 without a mirror
 
 
 def start_server(lab: Lab, rig: Rig) -> None:
@@ -59,13 +41,14 @@ def start_server(lab: Lab, rig: Rig) -> None:
     lab.start(rig.guests[1].namespace, "iperf3", "-s", out=lab.path(f"{rig.host.name}-iperf3"))
 
 
-def tcp_gbit(rig: Rig, seconds: float) -> float:
-    """Gbit/s of payload that one TCP stream brings from the first guest to the second.
+def tcp_stream(rig: Rig, seconds: float) -> Stream:
+    """One TCP stream from the first guest to the second.
 
-    Raises RuntimeError if the rig has a mirror and its copies did not arrive.
+    Raises RuntimeError if the rig has a mirror and most of its copies did not arrive.
     """
     first, second = rig.guests[:2]
-    copied = rig.guests[2].received_bytes() if rig.mirrored else 0
+    before = first.counters()
+    copied = [guest.received() for guest in rig.outputs]
     # Both ends on one CPU: where the scheduler puts them matters more than what is between.
     cpu = min(os.sched_getaffinity(0))
     words = ("-c", second.address, "-t", str(seconds), "-O", "0.5", "-J", "-A", f"{cpu},{cpu}")
@@ -75,11 +58,17 @@ def tcp_gbit(rig: Rig, seconds: float) -> float:
             break
         time.sleep(patience)
     end = json.loads(result.stdout)["end"]
-    if rig.mirrored:
-        share = (rig.guests[2].received_bytes() - copied) / end["sum_received"]["bytes"]
-        if share < 0.9:
-            raise RuntimeError(f"{rig}: only {share:.0%} of the stream was mirrored")
-    return float(end["sum_received"]["bits_per_second"]) / 1e9
+    time.sleep(SETTLE)
+    after = first.counters()
+    sent = after["tx_packets"] - before["tx_packets"]
+    if rig.mirroring.in_wire_frames:  # headers of super-frames are too few to matter
+        sent = (after["tx_bytes"] - before["tx_bytes"]) // SEGMENT
+    due = sent + after["rx_packets"] - before["rx_packets"]
+    copies = [guest.received() - was for guest, was in zip(rig.outputs, copied, strict=True)]
+    lost = max((1 - count / due for count in copies), default=0.0)
+    if lost > 0.5:
+        raise RuntimeError(f"{rig}: only {1 - lost:.0%} of the stream was mirrored")
+    return Stream(float(end["sum_received"]["bits_per_second"]) / 1e9, max(lost, 0.0))
 
 
 def udp_frame(sender: Guest, receiver: Guest) -> bytes:
@@ -91,37 +80,27 @@ def udp_frame(sender: Guest, receiver: Guest) -> bytes:
     total = (total & 0xFFFF) + (total >> 16)
     ip = ip[:10] + struct.pack("!H", 0xFFFF ^ ((total & 0xFFFF) + (total >> 16))) + ip[12:]
     udp = struct.pack("!HHHH", 9000, 9001, 8 + len(payload), 0) + payload  # no UDP checksum
-    macs = [guest.namespace.mac(guest.device) for guest in (receiver, sender)]
-    return b"".join(macs) + b"\x08\x00" + ip + udp
+    return receiver.mac() + sender.mac() + b"\x08\x00" + ip + udp
 
 
-def _blast(sender: Guest, frame: bytes, seconds: float) -> tuple[int, float]:
-    """Send the frame again and again; how often, and for how many seconds."""
-    buffer = ctypes.create_string_buffer(frame, len(frame))
-    vector = _Iovec(ctypes.cast(buffer, ctypes.c_void_p), len(frame))
-    messages = (_Mmsghdr * BATCH)()
-    for message in messages:
-        message.header.iov, message.header.iovlen = ctypes.pointer(vector), 1
-    with sender.namespace.packet_socket(sender.device, 0) as out:
-        out.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-        sent, start = 0, time.perf_counter()
-        while (now := time.perf_counter()) < start + seconds:
-            done = _libc.sendmmsg(out.fileno(), messages, BATCH, 0)
-            sent += max(done, 0)  # a full transmit queue is the device's answer, not an error
-    return sent, now - start
+def greet(rig: Rig) -> None:
+    """Have the first two guests' MACs learned. Raises CommandError if they do not answer."""
+    if not rig.guests[0].namespace.ping(rig.guests[1].address, 1):
+        raise CommandError(f"{rig}: the second guest does not answer")
 
 
-def small_frames(rig: Rig, seconds: float) -> SmallFrames:
+def small_frames(rig: Rig, seconds: float, frames: Frames | None = None) -> SmallFrames:
     """60-byte frames from the first guest to the second, for some seconds."""
     sender, receiver = rig.guests[:2]
-    if not sender.namespace.ping(receiver.address, 1):
-        raise CommandError(f"{rig}: the second guest does not answer")
-    frame = udp_frame(sender, receiver)
+    greet(rig)
+    ready = frames or Frames([udp_frame(sender, receiver)])
     arrived = receiver.received()
-    copied = rig.guests[2].received() if rig.mirrored else 0
-    sent, lasted = _blast(sender, frame, seconds)
+    copied = [guest.received() for guest in rig.outputs]
+    with sender.namespace.packet_socket(sender.device, 0) as out:
+        sent, lasted = ready.send(out, seconds)
     time.sleep(SETTLE)
     arrived = receiver.received() - arrived
-    copied = rig.guests[2].received() - copied if rig.mirrored else sent
+    copies = [guest.received() - was for guest, was in zip(rig.outputs, copied, strict=True)]
     # What the guests say unasked may make it more than was sent.
-    return SmallFrames(arrived / lasted, max(1 - arrived / sent, 0.0), max(1 - copied / sent, 0.0))
+    lost = max(1 - min([sent, *copies]) / sent, 0.0)
+    return SmallFrames(arrived / lasted, max(1 - arrived / sent, 0.0), lost)
