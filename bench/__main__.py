@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: every contender in one run, turn by turn, medians of several turns.
 
-All of them stand ready at the same time and take turns, so that what else the machine does
-meets them alike. Everything lives in namespaces and is gone at the end.
+Those of one part stand ready at the same time and take turns, so that what else the machine does
+meets them alike. Everything lives in namespaces and is gone at the end. It takes about 11 minutes.
 """
 
 import argparse
@@ -12,7 +12,10 @@ from pathlib import Path
 
 from tools.lab.lab import Lab, sweep
 
+from bench import plane
+from bench.crowd import Crowd
 from bench.delay import mirror_delay
+from bench.macs import ManyMacs, flood
 from bench.memory import add_ports, memory
 from bench.program import nanoseconds
 from bench.report import Report
@@ -26,6 +29,8 @@ LOST = "60-byte frames, % lost"
 COPIES_LOST = "60-byte frames, % of copies lost"
 DELAY = "a running flow is mirrored, ms after ovs-vsctl returned"
 PROGRAM = "ingress program, ns/frame"
+PROGRAM_PORTS = "ingress program by ports of the bridge (without devices), ns/frame"
+PROGRAM_MACS = "ingress program by MACs learned, ns/frame"
 PSS, RSS = "100 ports: PSS of all processes, MiB", "100 ports: RSS of all processes, MiB"
 PATIENCE = 10.0  # seconds to wait for a first copy
 
@@ -53,7 +58,7 @@ def throughput(report: Report, rounds: int, seconds: float) -> None:
                     report.add(COPIES_LOST, str(rig), burst.copies_lost * 100)
 
 
-def switches(report: Report, rounds: int) -> None:
+def switches(report: Report, rounds: int, _seconds: float) -> None:
     """What only the two that ovs-vsctl drives can be asked: delay, memory, our program."""
     for build in open_vswitch, heliograph:
         with Lab() as lab:
@@ -72,16 +77,53 @@ def switches(report: Report, rounds: int) -> None:
             report.add(RSS, str(rig), together.rss)
 
 
+def ports(report: Report, rounds: int, seconds: float) -> None:
+    """2, 64 and 1,024 ports; broadcasts to 64."""
+    _program_alone(report, "ports", PROGRAM_PORTS, rounds)
+    with Lab() as lab:
+        crowd = Crowd(lab)
+        for turn in range(rounds):
+            _say(f"ports, turn {turn + 1} of {rounds}")
+            crowd.turn(report.add, seconds / 2)
+
+
+def macs(report: Report, rounds: int, seconds: float) -> None:
+    """100,000 MACs that are learned."""
+    _program_alone(report, "macs", PROGRAM_MACS, rounds)
+    with Lab() as lab:
+        many = ManyMacs(lab)
+        for turn in range(rounds):
+            _say(f"MACs, turn {turn + 1} of {rounds}")
+            many.turn(report.add, seconds / 2)
+
+
+def floods(report: Report, rounds: int, seconds: float) -> None:
+    """A million MACs that one port floods."""
+    for turn in range(rounds):
+        _say(f"flood of MACs, turn {turn + 1} of {rounds}")
+        flood(report.add, seconds / 2)
+
+
+def _program_alone(report: Report, figure: str, what: str, rounds: int) -> None:
+    with Lab() as lab:
+        for name, samples in plane.nanoseconds(lab, figure, rounds).items():
+            report.add(what, name, *samples)
+
+
+PARTS = {f.__name__: f for f in (throughput, switches, ports, macs, floods)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a TCP stream")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a TCP stream")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="parts")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     options = parser.parse_args()
     sweep()
     report = Report()
-    throughput(report, options.rounds, options.seconds)
-    switches(report, options.rounds)
+    for part in options.only:
+        PARTS[part](report, options.rounds, options.seconds)
     report.write(options.json)
     print(report.tables())
     print(f"\nall samples: {options.json}")

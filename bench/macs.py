@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What many MAC addresses cost two hosts that are known: 100,000 at rest, a million in a flood."""
 
+import statistics
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Beside:
 def _beside(lab: Lab, rig: Rig, seconds: float, *, random_sources: bool) -> Beside:
     bystander = rig.guests[2]
     with on_cpu(CPU):
-        alone = small_frames(rig, seconds)
+        alone = [small_frames(rig, seconds / 2)]
     before = bystander.received()
     storm = begin(lab, bystander, FLOOD, random_sources=random_sources, seconds=PATIENCE)
     with on_cpu(CPU):
@@ -92,8 +93,11 @@ def _beside(lab: Lab, rig: Rig, seconds: float, *, random_sources: bool) -> Besi
     if not storm.process.running:
         raise RuntimeError(f"{rig}: the storm ended before the measurement")
     astray = bystander.received() - before
-    kept = meanwhile.per_second / alone.per_second
-    return Beside(kept, meanwhile.lost, astray, storm.wait())
+    rate = storm.wait()
+    with on_cpu(CPU):
+        alone.append(small_frames(rig, seconds / 2))
+    kept = meanwhile.per_second / statistics.mean(burst.per_second for burst in alone)
+    return Beside(kept, meanwhile.lost, astray, rate)
 
 
 FLOODED: list[tuple[Build, int]] = [(bridge, 0), (heliograph, 0), (heliograph, LARGE)]

@@ -25,19 +25,20 @@ from heliograph.kernel.snapshot import BridgeEntry, PortEntry
 BRIDGE, LOOPBACK = 3, 1
 PORTS = 2, 64, 1024
 MACS = 100_000
-CYCLE = 20_000  # frames, each to another MAC, one run each
+CYCLE = 20_000  # frames that are run once each, to MACs drawn at random
 FRAME = 60
+Samples = dict[str, list[float]]  # nanoseconds by configuration
 REDIRECT = 7  # the verdict TC_ACT_REDIRECT
 SOURCE, KNOWN = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 
 
-def nanoseconds(lab: Lab, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """By figure ("ports", "macs") and configuration the samples of so many rounds."""
+def nanoseconds(lab: Lab, figure: str, rounds: int) -> Samples:
+    """The samples of so many rounds by configuration; `figure` is "ports" or "macs"."""
     host = lab.namespace("plane")
-    arguments = (str(lab.path("plane")), str(rounds))
+    arguments = (str(lab.path("plane")), figure, str(rounds))
     result = host.run(sys.executable, "-m", "bench.plane", *arguments, timeout=120)
-    figures: dict[str, dict[str, list[float]]] = json.loads(result.stdout)
-    return figures
+    samples: Samples = json.loads(result.stdout)
+    return samples
 
 
 def _frame(target: bytes) -> bytes:
@@ -86,43 +87,48 @@ def _one_by_one(program: int, frames: list[bytes]) -> float:
     return statistics.median(nanoseconds for _, nanoseconds in runs)
 
 
-def _measure(plane: DataPlane, rounds: int) -> dict[str, dict[str, list[float]]]:
+def _by_ports(plane: DataPlane, rounds: int) -> Samples:
     program = plane.program_fd("ingress")
-    plane.set_device(LOOPBACK, BRIDGE, 0)
-    ports: dict[str, list[float]] = {f"{count:,} ports": [] for count in PORTS}
-    macs: dict[str, list[float]] = {}
-    same = [_frame(KNOWN)] * CYCLE
-    learned = [struct.pack("!HI", 0x0264, number) for number in range(MACS)]
-
-    def measure_macs(name: str, frames: list[bytes]) -> None:
-        for how, sample in (
-            ("known pair", median_run(program, 0, same[0])),
-            (f"{CYCLE:,} frames one by one", _one_by_one(program, frames)),
-        ):
-            macs.setdefault(f"{name} MACs, {how}", []).append(sample)
-
-    for turn in range(rounds):
-        for count, samples in zip(PORTS, ports.values(), strict=True):
+    samples: Samples = {f"{count:,} ports": [] for count in PORTS}
+    for _ in range(rounds):
+        for count, found in zip(PORTS, samples.values(), strict=True):
             _configure(plane, count)
-            _one_by_one(program, same[:1])
-            samples.append(median_run(program, 0, same[0]))
-        _configure(plane, 2)
-        measure_macs("2", same)
+            _one_by_one(program, [_frame(KNOWN)])
+            found.append(median_run(program, 0, _frame(KNOWN)))
+    return samples
+
+
+def _by_macs(plane: DataPlane, rounds: int) -> Samples:
+    program = plane.program_fd("ingress")
+    learned = [struct.pack("!HI", 0x0264, number) for number in range(MACS)]
+    keys = [layouts.FdbKey(mac, 0, BRIDGE).pack() for mac in learned]
+    samples: Samples = {}
+
+    def measure(count: int, targets: list[bytes]) -> None:
+        for how, sample in (
+            ("one destination", median_run(program, 0, _frame(KNOWN))),
+            ("single runs", _one_by_one(program, [_frame(mac) for mac in targets])),
+        ):
+            samples.setdefault(f"{count:,} MACs, {how}", []).append(sample)
+
+    _configure(plane, 2)
+    for turn in range(rounds):
+        measure(2, [KNOWN] * CYCLE)
         for mac in learned:
             _learn(plane, mac, 1)
-        some = random.Random(turn).sample(learned, CYCLE)
-        measure_macs(f"{MACS:,}", [_frame(mac) for mac in some])
-        keys = [layouts.FdbKey(mac, 0, BRIDGE).pack() for mac in learned]
+        measure(MACS, random.Random(turn).sample(learned, CYCLE))
         bpf.delete_batch(plane.map_fd("fdb"), keys)
-    return {"ports": ports, "macs": macs}
+    return samples
 
 
-def main(root: Path, rounds: int) -> None:
+def main(root: Path, figure: str, rounds: int) -> None:
     bpffs.mount(root)
     try:
         plane = DataPlane.open(root)
         try:
-            print(json.dumps(_measure(plane, rounds)))
+            plane.set_device(LOOPBACK, BRIDGE, 0)
+            measure = {"ports": _by_ports, "macs": _by_macs}[figure]
+            print(json.dumps(measure(plane, rounds)))
         finally:
             plane.close()
     finally:
@@ -130,4 +136,4 @@ def main(root: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
