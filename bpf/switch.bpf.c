@@ -128,10 +128,11 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 		struct walk walk = {skb, bridge, frame, mode};
 		bpf_loop(MAX_CROSSINGS, cross_over, &walk, 0);
 	}
+	if (!reason && !frame->departs && !frame->outputs && mode == SEND)
+		reason = DROP_NO_PORT;
 	if (reason)
-		return refuse(number, reason, frame->packets, mode);
-	if (!frame->departs && !frame->outputs && mode == SEND)
-		return refuse(number, DROP_NO_PORT, frame->packets, mode);
+		refuse(number, reason, frame->packets, mode);
+	/* What departs may also be a copy that another bridge has forwarded. */
 	return frame->departs ? depart(skb, frame) : DROP;
 }
 

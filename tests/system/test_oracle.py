@@ -6,6 +6,7 @@ runs more of the same.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from random import Random
@@ -33,6 +34,26 @@ def test_frames_and_counters(network: wire.Network) -> None:
     for number in range(CONFIGURATIONS):
         said = wire.differences(network, Random(f"{SEED}/{number}"), number, FRAMES)
         assert not said, "\n".join([f"seed {SEED}, configuration {number}", *said])
+
+
+def test_rule_126_a_copy_in_the_peer_bridge_outlives_the_frame(network: wire.Network) -> None:
+    """The frame itself is dropped; its copy is forwarded to one port of the other bridge."""
+    network.ovs.vsctl(
+        "add-port br0 px0 -- set interface px0 type=patch options:peer=py0"
+        " -- add-port br1 py0 -- set interface py0 type=patch options:peer=px0"
+        " -- set-fail-mode br1 secure -- --id=@q5 get port q5 -- --id=@py0 get port py0"
+        " -- --id=@m create mirror name=m0 select_src_port=@q5 output_port=@py0"
+        " -- set bridge br1 mirrors=@m"
+    )
+    one, two = (b"\x02\0\0\0\0" + bytes([last]) for last in (1, 2))
+    numbers = {name: number for number, name in wire.NAMES.items()}
+    known, frame = two + one + bytes(50), one + two + bytes(range(50))
+    network.send([(numbers["q1"], known), (numbers["q5"], frame)])
+    with_copy = {name: Counter[bytes]() for name in network.captures}
+    with_copy["q1"][frame] += 1
+    for name in ("q2", "q3", "q4", "br0"):
+        with_copy[name][known] += 1
+    assert network.captured(with_copy) == with_copy
 
 
 def test_the_database_shows_what_was_counted(network: wire.Network) -> None:
