@@ -3,6 +3,7 @@
 
 import re
 from dataclasses import dataclass
+from uuid import UUID
 
 from tools.lab.capture import Capture, Frame
 from tools.lab.heliograph import Heliograph
@@ -10,6 +11,8 @@ from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace, veth
 from tools.lab.openvswitch import Tools
 from tools.lab.processes import eventually
+
+from heliograph.switch.feedback import live
 
 ETHERTYPE = b"\x88\xb6"  # the second one for experiments
 MAC1, MAC2 = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
@@ -78,13 +81,16 @@ class Site:
         veth((self.switch.host, name), (self.guests[name], name))
         self.ovs.vsctl(f"add-port {bridge} {name}")
 
-    def wire(self, *pairs: tuple[str, str]) -> None:
-        """Join br0 and br1 by veth pairs."""
+    def wire(self, *pairs: tuple[str, str], columns: str = "", then: str = "") -> None:
+        """Join br0 and br1 by veth pairs whose ports have these columns, in one transaction with
+        `then`."""
+        words = ""
         for near, far in pairs:
             self.switch.host.ip(f"link add {near} type veth peer name {far}")
             for name in (near, far):
                 self.switch.host.ip(f"link set {name} up")
-            self.ovs.vsctl(f"add-port br0 {near} -- add-port br1 {far}")
+            words += f" -- add-port br0 {near} {columns} -- add-port br1 {far} {columns}"
+        self.ovs.vsctl(f"{words} {then}")
 
     def capture(self, port: str) -> Capture:
         return Capture(self.guests[port], port)
@@ -99,6 +105,13 @@ class Site:
     def statistics(self, row: str, table: str = "mirror") -> dict[str, int]:
         printed = self.ovs.vsctl(f"get {table} {row} statistics")
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
+
+    def live(self, row: str, table: str = "mirror") -> dict[str, int]:
+        """The statistics of a Mirror or Port row as they are this moment, as `helio show` does."""
+        counters = live(self.switch.rundir)
+        assert counters is not None
+        uuid = UUID(self.ovs.vsctl(f"get {table} {row} _uuid"))
+        return (counters.mirrors if table == "mirror" else counters.ports)[uuid]
 
     def settled(self, row: str, table: str = "mirror", **wanted: int) -> dict[str, int]:
         """The statistics once they have these values, or as they are after a refresh."""
