@@ -42,6 +42,12 @@ class _Entry(NamedTuple):
     port: int
     seen: int
 
+    @property
+    def host(self) -> tuple[bytes, int]:
+        """MAC and VLAN."""
+        key = FdbKey.unpack(self.key)
+        return key.mac, key.vlan
+
 
 class _Tally:
     """An array of counters of entries that only user space writes."""
@@ -108,8 +114,9 @@ class Fdb:
         return Flap(key.mac.hex(":"), key.vlan, (min(one, other), max(one, other)))
 
     def sweep(self, bridges: Mapping[int, BridgeEntry]) -> int:
-        """Remove what is void now, and what is over a bridge's limit, the oldest of the largest
-        ports first (D11); `bridges` by slot. Returns how many were removed."""
+        """Remove what is void now, the same MACs in the other bridges when their port is gone
+        (rule 61), and what is over a bridge's limit, the oldest of the largest ports first (D11);
+        `bridges` by slot. Returns how many were removed."""
         ages = {slot: mac_age_ticks(bridge) for slot, bridge in bridges.items()}
         generations = {
             (slot, port.number): port.generation
@@ -129,8 +136,13 @@ class Fdb:
                 void.append(entry)
             else:
                 valid.setdefault(bridge, []).append(entry)
+        homeless = {entry.host for entry in void if (entry.bridge, entry.port) not in generations}
         for slot, entries in valid.items():
-            void += _surplus(entries, bridges[slot].mac_limit)
+            staying = entries
+            if homeless:
+                void += [entry for entry in entries if entry.host in homeless]
+                staying = [entry for entry in entries if entry.host not in homeless]
+            void += _surplus(staying, bridges[slot].mac_limit)
         return self._remove(void)
 
     def _remove(self, entries: list[_Entry]) -> int:
