@@ -181,6 +181,88 @@ def test_departure_12_nor_is_one_whose_tag_is_payload(four: Switch) -> None:
     assert [e.length for e in events if e.mirror == 0 and e.kind == EventKind.EVENT_OUTPUT] == [18]
 
 
+def test_rule_17_the_tags_are_checked_as_if_it_came_in_there(four: Switch) -> None:
+    """On the way out too: the copy that leaves by d has a VLAN that d would not let in."""
+    four.port("e")
+    four.port("d", VlanMode.TRUNK, 0, (7,))
+    mirrors = four.mirror(0, "d", src=["a"]), four.mirror(1, "e", dst=["d"])
+    four.configure(*mirrors)
+    assert copies(four, frame(tag="81000005"), "a") == [("d", 0)]
+    assert copies(four, frame(tag="81000007"), "a") == [("d", 0), ("e", 1)]
+
+
+def test_rule_30_a_tag_added_or_removed_on_the_way_makes_no_second_copy(four: Switch) -> None:
+    """Departure D9 says the same of every change."""
+    four.port("a", VlanMode.ACCESS, 5)
+    four.learn("02:00:00:00:00:02", "b", 5)
+    four.configure(four.mirror(0, "d", src=["a"], dst=["b"]))
+    assert four.ports(frame(), "a") == [("d", 0), ("b", None)]
+    assert four.outputs(frame(), "a")[1].image[24:32] == "81000005"
+
+
+def test_departure_9_one_frame_is_mirrored_to_one_destination_once(four: Switch) -> None:
+    """Through every mode at once, flooded to all of them, and mirrored wherever it comes out."""
+    for number, mode in enumerate(VlanMode):
+        four.port(f"e{number}", mode, 5)
+    everything = [name for name in four.numbers if name != "d"]
+    four.configure(
+        four.mirror(0, "d", src=everything), four.mirror(1, "d", dst=everything), vlan_limit=2
+    )
+    for tag in "81000005", "8100600588a80005", "81000006":
+        assert copies(four, frame(dst="ff:ff:ff:ff:ff:ff", tag=tag), "a") == [("d", 0)]
+
+
+def test_rule_34_a_copy_is_the_frame_as_it_was_selected(four: Switch) -> None:
+    """On the way in with its priority; out of a tunnel it has lost that of the service tag."""
+    four.port("b", VlanMode.DOT1Q_TUNNEL, 5)
+    four.learn("02:00:00:00:00:02", "b", 5)
+    four.configure(four.mirror(0, "c", src=["a"]), four.mirror(1, "d", dst=["b"]), vlan_limit=2)
+    sent = frame(tag="88a8600581000006")
+    images = {o.port: o.image[24:40] for o in four.outputs(sent, "a")}
+    assert images["c"] == "88a8600581000006"
+    assert images["b"][:8] == "81000006"
+    assert images["d"] == "88a8000581000006"
+
+
+def test_rule_43_a_copy_obeys_protected(four: Switch) -> None:
+    four.port("a", protected=True)
+    four.port("d", protected=True)
+    four.configure(four.mirror(0, "d", src=["a", "c"]))
+    assert copies(four, frame(), "a") == []
+    assert copies(four, frame(), "c") == [("d", 0)]
+
+
+def test_rules_7_and_52_every_output_of_normal_is_mirrored_once_for_each_port(
+    four: Switch,
+) -> None:
+    """A flood is an output to each of its ports: each has its own destination here."""
+    four.port("e")
+    four.port("f")
+    four.configure(four.mirror(0, "e", dst=["b"]), four.mirror(1, "f", dst=["c"]))
+    flood = frame(dst="ff:ff:ff:ff:ff:ff")
+    assert four.ports(flood, "a") == [
+        ("b", None),
+        ("e", 0),
+        ("c", None),
+        ("f", 1),
+        ("d", None),
+    ]
+
+
+def test_rule_57_several_mirrors_share_an_output_and_no_copy_is_learned_from(
+    four: Switch,
+) -> None:
+    everything = ["a", "b", "c"]
+    four.configure(
+        four.mirror(0, "d", src=["a"]),
+        four.mirror(1, "d", src=["c"]),
+        four.mirror(2, None, src=everything, dst=everything, output_vlan=111),
+    )
+    learned = [e.port for e in four.events(frame(), "a") if e.kind == EventKind.EVENT_LEARN]
+    assert learned == [four.numbers["a"]]
+    assert ("d", 1) in copies(four, frame(), "c")
+
+
 def test_departure_2_a_copy_for_a_port_without_device_is_a_drop(four: Switch) -> None:
     four.port("d", device=False)
     four.configure(four.mirror(0, "d", src=["a"]))
