@@ -8,9 +8,14 @@ INLINE struct port_counters *port_counters(u32 port)
 	return bpf_map_lookup_elem(&port_stats, &port);
 }
 
+/* Keeps a value in its register from here on: one that is checked and then read from the stack
+ * again is unchecked to the verifier. */
+#define HOLD(value) asm volatile("" : "+r"(value))
+
 INLINE void count_drop(u32 port, u32 reason, u32 packets)
 {
 	struct port_counters *counters = port_counters(port);
+	HOLD(reason);
 	if (counters && reason < MAX_REASONS)
 		counters->drops[reason] += packets;
 }
@@ -19,6 +24,7 @@ INLINE void count_drop(u32 port, u32 reason, u32 packets)
 INLINE void count_delivery(u32 port, u32 reason, u32 packets, u32 bytes)
 {
 	struct port_counters *counters = port_counters(port);
+	HOLD(reason);
 	if (counters && reason == DELIVERED) {
 		counters->tx_packets += packets;
 		counters->tx_bytes += bytes;

@@ -59,6 +59,7 @@ INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
 {
 	u32 slot = mirror->slot;
 	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
+	HOLD(reason);
 	if (!counters || reason >= MAX_REASONS)
 		return;
 	if (reason == DELIVERED)
