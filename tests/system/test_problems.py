@@ -185,7 +185,7 @@ def uplink(bridge: Heliograph, guest: Callable[[str], Namespace]) -> Iterator[Na
     yield guest("beyond")
 
 
-def test_a_device_that_comes_goes_and_comes_back(
+def test_departure_8_a_device_that_comes_goes_and_comes_back(
     bridge: Heliograph, ovs: Tools, uplink: Namespace, guest: Callable[[str], Namespace]
 ) -> None:
     host = bridge.host
