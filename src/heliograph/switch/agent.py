@@ -7,6 +7,7 @@ forwards whatever happens here: a lost connection, a failing pass, the end of th
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -118,6 +119,7 @@ class Agent:
         self._state: State | None = None
         self._due = asyncio.Event()
         self._untold = asyncio.Event()
+        self._retimed = asyncio.Event()
         self._chatter = Chatter()
         self._pace = Pace(self._due)
         self._macs = MacKeeper(plane.fdb, self._due.set)
@@ -234,6 +236,8 @@ class Agent:
         ports = await self._look(old.ports, planned, present)
         self._log_changes(old, rows, planned)
         self._state = State(config, rows, planned, ports)
+        if rows.stats_interval != old.rows.stats_interval:
+            self._retimed.set()  # a shorter one does not wait for the longer one to pass
         self._untold.set()
         return not faults
 
@@ -344,7 +348,9 @@ class Agent:
     async def _report(self) -> None:
         while True:
             interval = self._state.rows.stats_interval if self._state else 1000
-            await asyncio.sleep(interval / 1000)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._retimed.wait(), interval / 1000)
+            self._retimed.clear()
             try:
                 await self._look_elsewhere()
                 counted = await self._devices.stats()
