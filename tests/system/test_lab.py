@@ -11,6 +11,7 @@ from tools.lab.capture import Capture, Frame, Tcpdump, counted, is_chatter
 from tools.lab.lab import Lab, LeftoverError, leftovers, sweep
 from tools.lab.namespaces import Namespace, veth
 from tools.lab.processes import CommandError, Process
+from tools.lab.watchdog import Watchdog
 
 A_KILLED_RUN = """
 import os, signal
@@ -65,6 +66,17 @@ def test_a_failing_body_leaves_nothing() -> None:
     with pytest.raises(ZeroDivisionError), Lab() as lab:
         lab.start(lab.namespace("host"), "sleep", "60")
         _ = 1 / 0
+    assert leftovers(lab.token) == []
+
+
+def test_a_watchdog_bites_when_it_takes_too_long_and_only_then() -> None:
+    with Lab() as lab, Watchdog(lab, 5.0):
+        lab.namespace("quick")
+    assert leftovers(lab.token) == []
+    with pytest.raises(AssertionError, match="removed everything"), Lab() as lab:
+        process = lab.start(lab.namespace("slow"), "sleep", "60")
+        with Watchdog(lab, 0.1):
+            process.wait()
     assert leftovers(lab.token) == []
 
 

@@ -118,7 +118,9 @@ class Namespace:
         self.call(lambda: Path("/proc/sys/net", key).write_text(value))
 
     def pids(self) -> list[int]:
-        """Processes that live here now."""
+        """Processes that live here now; none if the namespace is gone."""
+        if not self.path.exists():
+            return []
         inode = self.path.stat().st_ino
         found = []
         for entry in Path("/proc").iterdir():

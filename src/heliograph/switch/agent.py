@@ -226,10 +226,12 @@ class Agent:
             planned.complain(port, text)
         faults = self._reconciler.apply(planned, present)
         for row, text in faults.items():
-            if row in planned.bridges:
-                planned.complain(row, text)
-            else:
+            if row not in planned.bridges:
                 planned.errors[row] = text
+                continue
+            planned.complain(row, text)
+            for mirror in (m for b in rows.bridges if b.uuid == row for m in b.mirrors):
+                planned.complain(mirror.uuid, f"is not in force as it stands here: {text}")
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
         await self._reconciler.release(needed, present)

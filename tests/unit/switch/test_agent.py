@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -135,6 +136,40 @@ async def test_a_failing_pass_is_retried_with_back_off_and_said_once(
     said = [record for record in caplog.records if "could not be put in force" in record.message]
     assert len(said) == 1 and said[0].levelno == logging.WARNING
     assert not scene.running.done()
+
+
+async def test_departure_1_what_the_kernel_refuses_is_told_on_the_bridges_mirrors_too(
+    scene: Scene,
+) -> None:
+    """A mirror that is not in force is not silently off; when the kernel takes it, no more."""
+    rows: list[Any] = [
+        {"op": "insert", "table": "Mirror", "uuid-name": "m", "row": {"name": "m0"}},
+        {"op": "insert", "table": "Bridge", "uuid-name": "b",
+         "row": {"name": "br0", "mirrors": ["named-uuid", "m"]}},
+        {"op": "mutate", "table": "Open_vSwitch", "where": [],
+         "mutations": [["bridges", "insert", ["named-uuid", "b"]]]},
+    ]  # fmt: skip
+    await scene.client.transact(rows)
+
+    async def told(table: str) -> str:
+        (result,) = await scene.client.transact([{"op": "select", "table": table, "where": []}])
+        return str(result["rows"][0]["external_ids"])
+
+    (result,) = await scene.client.transact([{"op": "select", "table": "Bridge", "where": []}])
+    bridge = UUID(result["rows"][0]["_uuid"][1])
+    scene.kernel.faults = [{bridge: "the kernel refused it"}] * 1000
+    await scene.configure()
+
+    async def is_told() -> bool:
+        return "kernel refused" in await told("Bridge") and "refused" in await told("Mirror")
+
+    async def is_over() -> bool:
+        return "refused" not in await told("Bridge") + await told("Mirror")
+
+    assert await eventually(is_told)
+    scene.kernel.faults = []
+    await scene.configure()
+    assert await eventually(is_over)
 
 
 async def test_a_bug_ends_the_process_with_its_traceback(scene: Scene) -> None:
