@@ -225,13 +225,7 @@ class Agent:
         for port, text in prepared.remarks.items():
             planned.complain(port, text)
         faults = self._reconciler.apply(planned, present)
-        for row, text in faults.items():
-            if row not in planned.bridges:
-                planned.errors[row] = text
-                continue
-            planned.complain(row, text)
-            for mirror in (m for b in rows.bridges if b.uuid == row for m in b.mirrors):
-                planned.complain(mirror.uuid, f"is not in force as it stands here: {text}")
+        self._explain_faults(faults, rows, planned)
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
         await self._reconciler.release(needed, present)
@@ -276,6 +270,29 @@ class Agent:
         except HeliographError:
             return feedback.Port(number, device, None)  # gone meanwhile; its event is on its way
         return feedback.Port(number, device, None, info.speed_bps, info.duplex)
+
+    @staticmethod
+    def _explain_faults(
+        faults: Mapping[UUID, str], rows: intent.Intent, planned: plan.Plan
+    ) -> None:
+        """What the kernel refused, by Bridge or Interface row, on every row that it concerns."""
+        for bridge in rows.bridges:
+            refused = faults.get(bridge.uuid)
+            outputs = {
+                port.uuid: faults[interface.uuid]
+                for port in bridge.ports
+                for interface in port.interfaces
+                if interface.uuid in faults
+            }
+            if refused:
+                planned.complain(bridge.uuid, refused)
+            for mirror in bridge.mirrors:
+                if refused:
+                    planned.complain(mirror.uuid, f"is not in force as it stands here: {refused}")
+                if mirror.output_port in outputs:
+                    fault = outputs[mirror.output_port]
+                    planned.complain(mirror.uuid, f"its output does not work: {fault}")
+        planned.errors.update({r: text for r, text in faults.items() if r not in planned.bridges})
 
     @staticmethod
     def _log_changes(state: State, rows: intent.Intent, fresh: plan.Plan) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from tests.unit.switch.conftest import Rows
 
 from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
@@ -17,7 +18,7 @@ from heliograph.kernel.devices import Devices
 from heliograph.ovsdb import server
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.errors import TransactionError
-from heliograph.switch import agent
+from heliograph.switch import agent, plan
 from heliograph.switch.plan import Slots
 from heliograph.switch.reconcile import Prepared
 from heliograph.switch.restores import Restores
@@ -143,9 +144,12 @@ async def test_departure_1_what_the_kernel_refuses_is_told_on_the_bridges_mirror
 ) -> None:
     """A mirror that is not in force is not silently off; when the kernel takes it, no more."""
     rows: list[Any] = [
+        {"op": "insert", "table": "Interface", "uuid-name": "i", "row": {"name": "p0"}},
+        {"op": "insert", "table": "Port", "uuid-name": "p",
+         "row": {"name": "p0", "interfaces": ["named-uuid", "i"]}},
         {"op": "insert", "table": "Mirror", "uuid-name": "m", "row": {"name": "m0"}},
         {"op": "insert", "table": "Bridge", "uuid-name": "b",
-         "row": {"name": "br0", "mirrors": ["named-uuid", "m"]}},
+         "row": {"name": "br0", "ports": ["named-uuid", "p"], "mirrors": ["named-uuid", "m"]}},
         {"op": "mutate", "table": "Open_vSwitch", "where": [],
          "mutations": [["bridges", "insert", ["named-uuid", "b"]]]},
     ]  # fmt: skip
@@ -170,6 +174,20 @@ async def test_departure_1_what_the_kernel_refuses_is_told_on_the_bridges_mirror
     scene.kernel.faults = []
     await scene.configure()
     assert await eventually(is_over)
+
+
+def test_departure_1_an_output_that_cannot_be_attached_is_told_on_its_mirrors(rows: Rows) -> None:
+    """And on its Interface; a mirror with another output is left alone."""
+    a, b = rows.port("a"), rows.port("b")
+    mirrors = [
+        rows.add("Mirror", name=f"to-{port}", select_all=True, output_port=port) for port in (a, b)
+    ]
+    bridge = rows.bridge("br0", (a, b), mirrors=tuple(mirrors))
+    planned = plan.Plan(bridges={bridge: cast("Any", None)})
+    interface = rows.interface_of(a)
+    agent.Agent._explain_faults({interface: "cannot be attached"}, rows.intent, planned)
+    assert planned.errors == {interface: "cannot be attached"}
+    assert planned.problems == {mirrors[0]: "its output does not work: cannot be attached"}
 
 
 async def test_a_bug_ends_the_process_with_its_traceback(scene: Scene) -> None:
