@@ -113,19 +113,6 @@ def test_a_mirror_tells_what_becomes_of_its_output(bridge: Heliograph, ovs: Tool
     assert eventually(lambda: "no output" in said(ovs, "mirror", "m0"), 2 * SOON)
 
 
-def test_the_33rd_mirror(bridge: Heliograph, ovs: Tools) -> None:
-    words = "-- --id=@tap2 get port tap2"
-    for number in range(33):
-        words += f" -- --id=@m{number} create mirror name=m{number} select_all=true"
-        words += f" output_port=@tap2 -- add bridge br0 mirrors @m{number}"
-    ovs.vsctl(words)
-    off = [n for n in range(33) if "32 mirrors already" in said(ovs, "mirror", f"m{n}")]
-    assert len(off) == 1
-    others = set(range(33)) - set(off)
-    ovs.vsctl(f"-- --id=@m get mirror m{others.pop()} -- remove bridge br0 mirrors @m")
-    assert said(ovs, "mirror", f"m{off[0]}") == ""
-
-
 def test_one_write_a_second_for_a_row_that_flaps(lab: Lab, bridge: Heliograph, ovs: Tools) -> None:
     ovs.vsctl(create("output_port=@tap2"))
     file = lab.path("monitor")

@@ -4,6 +4,7 @@
 import pytest
 from tests.system.site import BROADCAST, MAC1, MAC2, PATCH, Site, data, frame, mirror
 from tools.lab.processes import eventually
+from tools.lab.watchdog import Watchdog
 
 REFRESH = 5.0
 TO_111 = "-- --id=@tap1 get port tap1 " + mirror(
@@ -165,23 +166,10 @@ def test_rules_13_31_and_126_mirrors_and_patch_ports(site: Site) -> None:
 def test_two_patches_between_two_bridges_do_not_storm(site: Site) -> None:
     """The frame goes round until the passages of one frame are used up, and is counted."""
     site.ovs.vsctl(PATCH.format("q0", "q1") + " " + PATCH.format("r0", "r1"))
-    with site.capture("tap2") as two:
+    with site.capture("tap2") as two, Watchdog(site.lab):
         site.send("tap1", frame(BROADCAST))
         assert 1 <= len(two.collect(1)) <= 64
         assert two.collect() == []
-
-
-@pytest.mark.timeout(30)
-def test_mirrors_from_a_to_b_and_b_to_a_are_off(site: Site) -> None:
-    """Two wires, each bridge mirroring everything to the other: no copy is endless."""
-    site.wire(("p0", "p1"), ("r0", "r1"))
-    words = "-- --id=@p0 get port p0 " + mirror("m0", "br0", "select_all=true output_port=@p0")
-    words += " -- --id=@r1 get port r1 " + mirror("m1", "br1", "select_all=true output_port=@r1")
-    site.ovs.vsctl(words)
-    assert "without end" in site.said("m0")
-    assert "without end" in site.said("m1")
-    site.ovs.vsctl("del-port r0")
-    assert "without end" not in site.said("m0") + site.said("m1")
 
 
 def test_rule_39_vlan_limit(site: Site) -> None:

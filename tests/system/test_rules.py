@@ -75,21 +75,6 @@ def test_rule_61_a_ports_macs_are_forgotten_by_the_other_bridges(site: Site) -> 
         assert eventually(flooded, 2.0)
 
 
-def test_rule_93_the_33rd_mirror_has_no_place(site: Site) -> None:
-    """Whichever came last in the order of the rows; it has one when another leaves."""
-    site.ovs.vsctl(M0)
-    words = "-- --id=@2 get port tap2"
-    for number in range(1, 33):
-        words += f" -- --id=@m{number} create mirror name=m{number} select_all=true"
-        words += f" output_port=@2 -- add bridge br0 mirrors @m{number}"
-    site.ovs.vsctl(words)
-    listed = site.ovs.vsctl("--columns=name,external_ids --format=csv --no-headings list mirror")
-    (off,) = (line for line in listed.splitlines() if "32 mirrors already" in line)
-    assert not off.startswith("m0,"), "one that has its place keeps it"
-    site.ovs.vsctl("-- --id=@m get mirror m0 -- remove bridge br0 mirrors @m")
-    assert "heliograph-error" not in site.ovs.vsctl("list mirror")
-
-
 def test_rules_96_and_97_words_of_ovs_vsctl(site: Site) -> None:
     """Columns with - or _, shortened; `add` and `set`; emer-reset."""
     for run in (site.ovs.vsctl, lambda text: site.switch.helio_vsctl(*text.split())):
