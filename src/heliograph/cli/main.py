@@ -31,7 +31,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     rundir = _Parser(add_help=False)
-    rundir.add_argument("--rundir", type=Path, metavar="DIR", help=f"default {RUNDIR}")
+    rundir.add_argument(
+        "--rundir",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("OVS_RUNDIR") or RUNDIR),  # as every ovs-* tool does
+        help=f"default $OVS_RUNDIR, else {RUNDIR}",
+    )
     logs = _Parser(add_help=False)
     logs.add_argument("--log-level", choices=LOG_LEVELS, default="info")
     logs.add_argument("--log-json", action="store_true", help="one JSON object per event")
@@ -71,23 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def client_rundir() -> Path:
-    """Where clients look: OVS_RUNDIR, as every ovs-* tool does, else our own default."""
-    return Path(os.environ.get("OVS_RUNDIR") or RUNDIR)
-
-
 def _serve_database(options: argparse.Namespace) -> int:
     from heliograph.cli import daemons  # noqa: PLC0415  (asyncio)
 
     dbfile = None if options.ephemeral else options.dbfile or DBFILE
-    daemons.database(options.rundir or RUNDIR, dbfile, options.also)
+    daemons.database(options.rundir, dbfile, options.also)
     return 0
 
 
 def _serve_switch(options: argparse.Namespace) -> int:
     from heliograph.cli import daemons  # noqa: PLC0415  (asyncio)
 
-    rundir = options.rundir or RUNDIR
+    rundir = options.rundir
     daemons.switch(options.db or f"unix:{rundir}/db.sock", rundir, options.ephemeral)
     return 0
 
@@ -97,7 +98,7 @@ def _supervise(options: argparse.Namespace) -> int:
 
     return run.run(
         run.Settings(
-            rundir=(options.rundir or RUNDIR).absolute(),
+            rundir=options.rundir.absolute(),
             dbfile=None if options.ephemeral else (options.dbfile or DBFILE).absolute(),
             ovs=options.ovs,
             log_level=options.log_level,
@@ -109,11 +110,11 @@ def _supervise(options: argparse.Namespace) -> int:
 def _teardown(options: argparse.Namespace) -> int:
     from heliograph.cli import rundir  # noqa: PLC0415
 
-    where = options.rundir or RUNDIR
+    where = options.rundir
     with rundir.unheld(where):
         from heliograph.switch import process  # noqa: PLC0415
 
-        for line in process.teardown(where):
+        for line in process.teardown(where) or [f"there was nothing to remove of {where}"]:
             print(line)
     return 0
 
@@ -121,7 +122,7 @@ def _teardown(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from heliograph.cli import show  # noqa: PLC0415
 
-    rundir = options.rundir or client_rundir()
+    rundir = options.rundir
     return show.show(options.db or f"unix:{rundir}/db.sock", rundir, options.json)
 
 

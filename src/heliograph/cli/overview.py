@@ -47,6 +47,7 @@ class Port:
     mtu: int | None
     statistics: dict[str, int]
     problems: list[str]
+    mirror_output: bool = False  # reserved for copies (rule 51)
 
 
 @dataclass
@@ -101,14 +102,16 @@ class _Reader:
 
     def bridge(self, row: Row) -> Bridge:
         self.complaints(row)
+        mirrors = self.rows("Mirror", row["mirrors"])
+        outputs = {uuid for mirror in mirrors for uuid in _uuids(mirror["output_port"])}
         return Bridge(
             str(row["name"]),
             str(row["fail_mode"] or ""),
-            [self.port(port) for port in self.rows("Port", row["ports"])],
-            [self.mirror(mirror) for mirror in self.rows("Mirror", row["mirrors"])],
+            [self.port(port, port.uuid in outputs) for port in self.rows("Port", row["ports"])],
+            [self.mirror(mirror) for mirror in mirrors],
         )
 
-    def port(self, row: Row) -> Port:
+    def port(self, row: Row, mirror_output: bool) -> Port:
         interfaces = self.rows("Interface", row["interfaces"])
         problems = self.complaints(row)
         for interface in interfaces:
@@ -121,7 +124,13 @@ class _Reader:
         mtus = [int(mtu) for i in interfaces if isinstance(mtu := i["mtu"], int)]
         states = dict.fromkeys(map(_state, interfaces))
         return Port(
-            str(row["name"]), _vlan(row), "/".join(states), min(mtus, default=None), total, problems
+            str(row["name"]),
+            _vlan(row),
+            "/".join(states),
+            min(mtus, default=None),
+            total,
+            problems,
+            mirror_output,
         )
 
     def mirror(self, row: Row) -> Mirror:

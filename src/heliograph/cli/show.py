@@ -102,7 +102,7 @@ def _ports(ports: list[Port]) -> Iterator[Line]:
         [
             port.name,
             port.vlan,
-            port.state,
+            port.state + (", mirror output" if port.mirror_output else ""),
             f"mtu {port.mtu}" if port.mtu else "",
             _traffic("rx", port.statistics),
             _traffic("tx", port.statistics),

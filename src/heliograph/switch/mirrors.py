@@ -64,7 +64,10 @@ def problems(mirror: Mirror, view: View, placed: bool) -> Iterator[str]:
     elif mirror.output_vlan is not None:
         yield from _vlan_problems(mirror, view, mirror.output_vlan)
     else:
-        yield f"has no output, so the mirror is off: set mirror {name} output_port=PORT"
+        yield (
+            "has no output, so the mirror is off: -- --id=@p get port PORT "
+            f"-- set mirror {name} output_port=@p, or set mirror {name} output_vlan=VLAN"
+        )
     if mirror.filter:
         yield "filter is not supported yet, so the mirror is off: clear mirror " + name + " filter"
     elif not placed and can_work(mirror, view.bridge):
@@ -86,6 +89,11 @@ def _selection_problems(mirror: Mirror, view: View) -> Iterator[str]:
         )
     if not chosen - strangers:
         yield "selects no port: set select_all=true, select_src_port or select_dst_port"
+    elif chosen - strangers == {mirror.output_port}:
+        yield (
+            "selects only its own output_port, which is reserved for copies: nothing else comes in "
+            "or goes out by it; choose another output_port"
+        )
     elif chosen - strangers <= view.patches:
         yield (
             "selects only patch ports, where no mirror sees anything: select the ports beyond, "

@@ -20,6 +20,7 @@ def test_the_page() -> None:
     counted = {"rx_packets": 1234, "rx_bytes": 98765, "tx_packets": 0, "tx_bytes": 0}
     ports = [
         Port("tap1", "access 5", "up", 1500, counted, []),
+        Port("tap3", "trunk all", "up", 1500, {}, [], mirror_output=True),
         Port("long-name", "trunk all", "not set up", None, {}, ["no such device"]),
     ]
     drops = {"tx_packets": 9, "tx_bytes": 900, "drop_no_route": 2, "drop_queue": 1}
@@ -31,8 +32,9 @@ def test_the_page() -> None:
     state = Overview([Bridge("br0", "secure", ports, mirrors)], problems, 5.0)
     assert page(state) == [
         "Bridge br0  fail_mode secure",
-        "  port   tap1       access 5   up          mtu 1500  rx 1,234 packets, 98.8 kB  "
+        "  port   tap1       access 5   up                 mtu 1500  rx 1,234 packets, 98.8 kB  "
         "tx 0 packets, 0 B",
+        "  port   tap3       trunk all  up, mirror output  mtu 1500",
         "  port   long-name  trunk all  not set up",
         "         ! no such device",
         "  mirror m0  to tap1 -> tap3, first 96 bytes  9 packets, 900 B",

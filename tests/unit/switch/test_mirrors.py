@@ -57,7 +57,12 @@ def test_outputs(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("output", "vlan", "works", "words"),
     [
-        (None, None, False, "has no output, so the mirror is off: set mirror m0 output_port=PORT"),
+        (
+            None,
+            None,
+            False,
+            "has no output, so the mirror is off: -- --id=@p get port PORT -- set mirror m0",
+        ),
         (None, 7, True, FINE),
         (None, 8, True, "no port of bridge br0 carries its output_vlan 8"),
         ("a", 7, True, "output_vlan is ignored: clear mirror m0 output_vlan"),
@@ -131,3 +136,11 @@ def test_rule_81_snaplen_and_a_patch_port(scene: Scene) -> None:
     scene.states[scene.b] = None
     said = scene.judge(select_all=True, output_port=scene.b, snaplen=64)[1]
     assert "clear mirror m0 snaplen" in said
+
+
+def test_rule_51_a_mirror_of_its_own_output_sees_nothing(scene: Scene) -> None:
+    said = scene.judge(select_src_port=(scene.a,), output_port=scene.a)[1]
+    assert "reserved for copies" in said
+    scene.states[scene.b] = None
+    said = scene.judge(select_src_port=(scene.a, scene.b), output_port=scene.a)[1]
+    assert said == FINE

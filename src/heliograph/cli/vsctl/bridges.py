@@ -288,6 +288,39 @@ def get_external_id(context: Context, command: Command) -> None:
             command.line(f"{str(full)[len(prefix) :]}={value}")
 
 
+def need_fail_mode(schema: Schema, command: Command, needs: Needs) -> None:
+    need_layout(schema, command, needs)
+    needs.add("Bridge", "fail_mode")
+
+
+def _real_bridge(context: Context, name: str) -> str:
+    """The row of a bridge that is no fake one."""
+    bridge = Layout(context).bridge(name)
+    if bridge.parent is not None:
+        raise VsctlError(f"{name} is a fake bridge")
+    return bridge.row
+
+
+def get_fail_mode(context: Context, command: Command) -> None:
+    row = _real_bridge(context, command.arguments[0])
+    context.transaction.verify("Bridge", row, "fail_mode")
+    for mode in context.get("Bridge", row, "fail_mode"):
+        command.line(str(mode))
+
+
+def set_fail_mode(context: Context, command: Command) -> None:
+    name, mode = command.arguments
+    row = _real_bridge(context, name)
+    if mode not in ("standalone", "secure"):
+        raise VsctlError('fail-mode must be "standalone" or "secure"')
+    context.transaction.write("Bridge", row, "fail_mode", (mode,))
+
+
+def delete_fail_mode(context: Context, command: Command) -> None:
+    row = _real_bridge(context, command.arguments[0])
+    context.transaction.write("Bridge", row, "fail_mode", ())
+
+
 # ---- ports and interfaces ----
 
 

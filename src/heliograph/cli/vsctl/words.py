@@ -32,6 +32,7 @@ class Syntax:
 
 _LAYOUT = bridges.need_layout
 _IDS = bridges.need_external_ids
+_FAIL_MODE = bridges.need_fail_mode
 COMMANDS = {
     "init": Syntax(0, 0, whole.init, _nothing),
     "show": Syntax(0, 0, whole.show, whole.need_show),
@@ -44,6 +45,9 @@ COMMANDS = {
     "br-to-parent": Syntax(1, 1, bridges.bridge_to_parent, _LAYOUT, "BRIDGE"),
     "br-set-external-id": Syntax(2, 3, bridges.set_external_id, _IDS, "BRIDGE KEY [VALUE]"),
     "br-get-external-id": Syntax(1, 2, bridges.get_external_id, _IDS, "BRIDGE [KEY]"),
+    "get-fail-mode": Syntax(1, 1, bridges.get_fail_mode, _FAIL_MODE, "BRIDGE"),
+    "set-fail-mode": Syntax(2, 2, bridges.set_fail_mode, _FAIL_MODE, "BRIDGE MODE"),
+    "del-fail-mode": Syntax(1, 1, bridges.delete_fail_mode, _FAIL_MODE, "BRIDGE"),
     "list-ports": Syntax(1, 1, bridges.list_ports, _LAYOUT, "BRIDGE"),
     "add-port": Syntax(
         *(2, ANY, bridges.add_port, _LAYOUT),
@@ -107,7 +111,7 @@ COMMANDS = {
 WRITERS = frozenset(
     [
         *("init", "add-br", "del-br", "br-set-external-id", "add-port", "del-port", "emer-reset"),
-        *("set", "add", "remove", "clear", "create", "destroy"),
+        *("set", "add", "remove", "clear", "create", "destroy", "set-fail-mode", "del-fail-mode"),
     ]
 )
 
