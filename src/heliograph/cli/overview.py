@@ -9,7 +9,7 @@ from heliograph.ovsdb.replica import Replica, Row
 from heliograph.ovsdb.values import Scalar, Value
 
 COLUMNS: dict[str, list[str]] = {
-    "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg", "other_config"],
+    "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg", "other_config", "external_ids"],
     "Bridge": ["name", "ports", "mirrors", "fail_mode", "external_ids"],
     "Port": ["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "external_ids"],
     "Interface": [
@@ -97,7 +97,8 @@ class _Reader:
             text = ids.get(COMPLAINT) if isinstance(ids, dict) else None
         if not text:
             return []
-        self.problems.append(Problem(f'{row.table} "{row["name"]}"', str(text)))
+        where = f'{row.table} "{row["name"]}"' if "name" in row else row.table
+        self.problems.append(Problem(where, str(text)))
         return [str(text)]
 
     def bridge(self, row: Row) -> Bridge:
@@ -169,6 +170,7 @@ def overview(replica: Replica, live: Counters | None) -> Overview:
     bridges: list[Bridge] = []
     interval = STATISTICS_INTERVAL
     for root in replica.tables["Open_vSwitch"].values():
+        reader.complaints(root)
         bridges += [reader.bridge(row) for row in reader.rows("Bridge", root["bridges"])]
         config = root["other_config"]
         told = str(config.get("stats-update-interval", "")) if isinstance(config, dict) else ""

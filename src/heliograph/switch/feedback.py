@@ -200,6 +200,7 @@ class Feedback:
         waiting = False
         root = next(iter(self._replica.tables["Open_vSwitch"].values()), None)
         settle = self.owes(config)
+        rows = [("Open_vSwitch", intent.uuid)] if intent.uuid else []
         for bridge in intent.bridges:
             operations += self._writer.update("Bridge", bridge.uuid, _datapath(bridge, ports))
             for port in bridge.ports:
@@ -207,14 +208,14 @@ class Feedback:
                     operations += self._interface(interface.uuid, plan, ports)
             for mirror in bridge.mirrors:
                 operations += self._mirror(mirror.uuid, plan)
-            rows = [("Bridge", bridge.uuid)]
+            rows.append(("Bridge", bridge.uuid))
             rows += [("Port", port.uuid) for port in bridge.ports]
             rows += [("Mirror", mirror.uuid) for mirror in bridge.mirrors]
-            for table, uuid in rows:
-                text = plan.problems.get(uuid)
-                written = self._writer.problem(table, uuid, text, now, settle=settle)
-                waiting |= written is None
-                operations += written or []
+        for table, uuid in rows:
+            text = plan.problems.get(uuid)
+            written = self._writer.problem(table, uuid, text, now, settle=settle)
+            waiting |= written is None
+            operations += written or []
         if root is not None:
             columns = _switch_columns(self._replica, root) | {"cur_cfg": config}
             operations += self._writer.update("Open_vSwitch", root.uuid, columns)

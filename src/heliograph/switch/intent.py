@@ -19,10 +19,13 @@ STATS_INTERVAL_DEFAULT = STATS_INTERVAL_LEAST = 5000  # milliseconds; rule 99
 
 # The columns that the switch reads. What it only writes is not monitored.
 COLUMNS: dict[str, list[str]] = {
-    "Open_vSwitch": "bridges other_config next_cfg cur_cfg system_type".split(),
+    "Open_vSwitch": (
+        "bridges manager_options ssl other_config external_ids next_cfg cur_cfg system_type"
+    ).split(),
     "Bridge": (
         "name ports mirrors fail_mode stp_enable rstp_enable mcast_snooping_enable netflow sflow "
-        "ipfix controller flood_vlans flow_tables auto_attach other_config external_ids"
+        "ipfix controller protocols datapath_type flood_vlans flow_tables auto_attach "
+        "other_config external_ids"
     ).split(),
     "Port": (
         "name interfaces trunks cvlans tag vlan_mode qos protected other_config external_ids"
@@ -116,6 +119,8 @@ class Intent:
     bridges: tuple[Bridge, ...] = ()
     stats_interval: int = STATS_INTERVAL_DEFAULT
     vlan_limit: int = 1
+    uuid: UUID | None = None
+    untuned: tuple[str, ...] = ()
 
 
 def _number(config: Mapping[str, str], key: str, default: int, bounds: tuple[int, int]) -> int:
@@ -191,6 +196,11 @@ def _mirror(row: Row) -> Mirror:
     )
 
 
+def _unknown_datapath(datapath_type: str) -> tuple[str, ...]:
+    known = ("", "system", "netdev")  # whichever is asked for, there is one data plane
+    return () if datapath_type in known else (f"datapath_type={datapath_type}",)
+
+
 def _bridge(replica: Replica, row: Row) -> Bridge:
     config = row["other_config"]
     ports, mirrors = replica.tables["Port"], replica.tables["Mirror"]
@@ -209,9 +219,10 @@ def _bridge(replica: Replica, row: Row) -> Bridge:
         datapath_id=config.get("datapath-id"),
         untuned=_named(
             row,
-            *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "controller"),
+            *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "controller", "protocols"),
             *("flow_tables", "auto_attach"),
-        ),
+        )
+        + _unknown_datapath(row["datapath_type"]),
     )
 
 
@@ -236,6 +247,8 @@ def read(replica: Replica) -> Intent:
             tuple(_bridge(replica, bridges[key]) for key in root["bridges"]),
             interval,
             _vlan_limit(root["other_config"]),
+            root.uuid,
+            _named(root, "manager_options", "ssl"),
         )
     return Intent()
 

@@ -49,7 +49,7 @@ class Plan:
 
     `ports` gives the Port row's number for each Interface row whose device works, `patches` for
     each patch Interface row that has its peer; `ofports` and `errors`
-    are by Interface UUID; `problems` (heliograph-error) by UUID of a Bridge, Port or Mirror row.
+    are by Interface UUID; `problems` (heliograph-error) by UUID of any other row.
     """
 
     bridges: dict[UUID, BridgeEntry] = field(default_factory=dict)
@@ -187,6 +187,11 @@ class _Planner:
             else:
                 self._too_many_bridges(bridge)
         self._break_loops()
+        if self.intent.uuid and self.intent.untuned:
+            self.plan.complain(
+                self.intent.uuid,
+                f"not supported yet and without effect: {', '.join(self.intent.untuned)}",
+            )
         return self.plan
 
     def _break_loops(self) -> None:

@@ -8,7 +8,7 @@ from heliograph.switch import intent
 
 
 def test_an_empty_database(rows: Rows) -> None:
-    assert rows.intent == intent.Intent()
+    assert rows.intent == intent.Intent(uuid=rows.root)
     rows.delete("Open_vSwitch", rows.root)
     assert rows.intent == intent.Intent()
 

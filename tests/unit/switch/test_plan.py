@@ -205,6 +205,18 @@ def test_tuning_is_reported_and_forwarding_goes_on(rows: Rows) -> None:
     assert "mcast_snooping_enable" in made.problems[bridge]
 
 
+def test_what_the_switch_as_a_whole_does_not_do_is_on_its_row(rows: Rows) -> None:
+    bridge = rows.bridge("br0", (), protocols=("OpenFlow13",), datapath_type="foo")
+    manager = uuid4()
+    rows.set("Open_vSwitch", rows.root, manager_options=(manager,))
+    made = planned(rows)
+    assert "manager_options" in made.problems[rows.root]
+    assert "protocols, datapath_type=foo" in made.problems[bridge]
+    rows.set("Bridge", bridge, protocols=(), datapath_type="netdev")
+    rows.set("Open_vSwitch", rows.root, manager_options=())
+    assert planned(rows).problems == {}
+
+
 def test_ofports(rows: Rows) -> None:
     ports = tuple(rows.port(name) for name in ("br0", "a", "b", "c", "d"))
     rows.bridge("br0", ports)
