@@ -2,7 +2,7 @@
 """`make bench`: every contender in one run, turn by turn, medians of several turns.
 
 Those of one part stand ready at the same time and take turns, so that what else the machine does
-meets them alike. Everything lives in namespaces and is gone at the end. It takes about 11 minutes.
+meets them alike. Everything lives in namespaces and is gone at the end. It takes about 8 minutes.
 """
 
 import argparse
