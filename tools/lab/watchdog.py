@@ -36,17 +36,17 @@ class Watchdog:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
-        bit = self._process.poll() is not None
         self._process.stdin.close()  # whoever dies lets go of it as well
-        self._process.wait()
-        if bit:
+        if self._process.wait():
             raise AssertionError(f"after {self._seconds} s the watchdog removed everything")
 
 
 def main(token: str, seconds: str) -> None:
-    """Remove everything of a lab's after so many seconds, unless standard input ends before."""
+    """Remove everything of a lab's after so many seconds, unless standard input ends before; the
+    exit code tells."""
     if not select.select([sys.stdin], [], [], float(seconds))[0]:
         remove(token)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
