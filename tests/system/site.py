@@ -61,15 +61,22 @@ class Site:
         """On a switch that runs and whose database is empty."""
         site = cls(lab, switch, ovs, {})
         silence(switch.host)
-        ovs.vsctl("add-br br0 -- add-br br1")
-        for bridge, names in (("br0", ("tap1", "tap2")), ("br1", ("tap3", "tap4"))):
-            for name in names:
-                site.add(bridge, name)
+        ports = (("br0", "tap1"), ("br0", "tap2"), ("br1", "tap3"), ("br1", "tap4"))
+        ovs.vsctl("add-br br0 -- add-br br1 " + " ".join(site._words(*port) for port in ports))
+        for _, name in ports:
+            site._settle(name)
         return site
 
     def add(self, bridge: str, name: str) -> None:
         """An internal port with a guest of its own."""
-        self.ovs.vsctl(f"add-port {bridge} {name} -- set interface {name} type=internal")
+        self.ovs.vsctl(self._words(bridge, name))
+        self._settle(name)
+
+    @staticmethod
+    def _words(bridge: str, name: str) -> str:
+        return f"-- add-port {bridge} {name} -- set interface {name} type=internal"
+
+    def _settle(self, name: str) -> None:
         self.guests[name] = self.lab.namespace(name)
         silence(self.guests[name])
         self.switch.move(name, self.guests[name])
