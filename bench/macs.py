@@ -77,6 +77,7 @@ class Beside:
     """How two known hosts fared while a third sent a million frames on the other CPU."""
 
     kept: float  # share of the frames/s that they have alone
+    kept_cpu: float  # the same per second on the CPU: what else the machine does is left out
     lost: float  # share of what they sent meanwhile
     astray: int  # frames of theirs that a bystander got
     storm: float  # frames/s of the third
@@ -97,7 +98,8 @@ def _beside(lab: Lab, rig: Rig, seconds: float, *, random_sources: bool) -> Besi
     with on_cpu(CPU):
         alone.append(small_frames(rig, seconds / 2))
     kept = meanwhile.per_second / statistics.mean(burst.per_second for burst in alone)
-    return Beside(kept, meanwhile.lost, astray, rate)
+    cpu = meanwhile.per_cpu_second / statistics.mean(burst.per_cpu_second for burst in alone)
+    return Beside(kept, cpu, meanwhile.lost, astray, rate)
 
 
 FLOODED: list[tuple[Build, int]] = [(bridge, 0), (heliograph, 0), (heliograph, LARGE)]
@@ -117,6 +119,7 @@ def flood(add: Add, seconds: float) -> None:
                 what = "a million MACs" if random_sources else "one MAC as often"
                 case = f"{name}, {what}"
                 add("known hosts beside a storm, share of frames/s kept", case, beside.kept)
+                add("the same per second of CPU time, share kept", case, beside.kept_cpu)
                 add("known hosts beside a storm, % of frames lost", case, beside.lost * 100)
                 add("known hosts beside a storm, frames to a bystander", case, beside.astray)
                 add("the storm, frames/s", case, beside.storm)
