@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planning of mirrors: which can work, what is wrong with the others (departure D1)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -22,8 +22,9 @@ class View:
     entries: tuple[PortEntry, ...]
 
 
-def can_work(mirror: Mirror, bridge: Bridge) -> bool:
-    """Whether a mirror is given one of its bridge's 32 places (rules 91 to 93).
+def can_work(mirror: Mirror, ports: Container[UUID]) -> bool:
+    """Whether a mirror is given one of its bridge's 32 places (rules 91 to 93); `ports` are those
+    of its bridge that have a number.
 
     One whose output's device is missing has its place: it selects, and its copies are dropped
     and counted, until the device is there.
@@ -32,7 +33,7 @@ def can_work(mirror: Mirror, bridge: Bridge) -> bool:
         return False
     if mirror.output_port is None:
         return mirror.output_vlan is not None
-    return any(port.uuid == mirror.output_port for port in bridge.ports)
+    return mirror.output_port in ports
 
 
 def entry(mirror: Mirror, view: View, slot: int) -> MirrorEntry:
@@ -50,7 +51,7 @@ def entry(mirror: Mirror, view: View, slot: int) -> MirrorEntry:
         sources=everything if mirror.select_all else known(mirror.sources),
         destinations=everything if mirror.select_all else known(mirror.destinations),
         vlans=mirror.vlans,
-        output_port=None if output is None else view.numbers.get(output),
+        output_port=None if output is None else view.numbers[output],
         snaplen=mirror.snaplen,
         output_vlan=mirror.output_vlan or 0 if output is None else 0,
     )
@@ -70,7 +71,7 @@ def problems(mirror: Mirror, view: View, placed: bool) -> Iterator[str]:
         )
     if mirror.filter:
         yield "filter is not supported yet, so the mirror is off: clear mirror " + name + " filter"
-    elif not placed and can_work(mirror, view.bridge):
+    elif not placed and can_work(mirror, view.numbers):
         yield (
             f"bridge {view.bridge.name} has {Limits.MAX_MIRRORS} mirrors already, so the mirror "
             "is off: delete one"

@@ -151,6 +151,12 @@ def _ofports(bridge: Bridge, working: set[UUID]) -> dict[UUID, int]:
     return given
 
 
+def _surplus_vlan_sets(bridge: Bridge) -> list[frozenset[int]]:
+    """The sets of customer VLANs that are too many for the data plane."""
+    sets = {p.cvlans for p in bridge.ports if p.vlan_mode == "dot1q-tunnel"} - {frozenset()}
+    return sorted(sets, key=sorted)[Limits.MAX_VLAN_SETS - 1 :]
+
+
 class _Planner:
     """One run of `plan`; each method adds to `self.plan`."""
 
@@ -248,16 +254,9 @@ class _Planner:
         self.plan.ofports[interface.uuid] = -1
 
     def _bridge(self, bridge: Bridge) -> None:
-        entries = [entry for port in bridge.ports for entry in self._port(bridge, port)]
-        self.plan.ofports |= _ofports(
-            bridge,
-            {
-                interface.uuid
-                for port in bridge.ports
-                for interface in port.interfaces
-                if interface.uuid in self.plan.ports.keys() | self.plan.patches.keys()
-            },
-        )
+        surplus = _surplus_vlan_sets(bridge)
+        entries = [entry for port in bridge.ports for entry in self._port(bridge, port, surplus)]
+        self.plan.ofports |= _ofports(bridge, self.plan.ports.keys() | self.plan.patches.keys())
         self._bridge_problems(bridge)
         self.plan.bridges[bridge.uuid] = BridgeEntry(
             slot=self.plan.slots.bridges[bridge.uuid],
@@ -272,10 +271,10 @@ class _Planner:
             segmenter=self.segmenter,
         )
 
-    def _port(self, bridge: Bridge, port: Port) -> list[PortEntry]:
+    def _port(self, bridge: Bridge, port: Port, surplus: list[frozenset[int]]) -> list[PortEntry]:
         """The port's entry, if it works; its problems in any case."""
         number = self.plan.slots.ports.get(port.uuid)
-        refusal = self._refusal(bridge, port, number)
+        refusal = self._refusal(bridge, port, number, surplus)
         if refusal:
             self.plan.complain(port.uuid, refusal)
         untuned = port.untuned + tuple(c for i in port.interfaces for c in i.untuned)
@@ -293,14 +292,15 @@ class _Planner:
             return [_port_entry(bridge, port, number, device, peer)]
         return []
 
-    def _refusal(self, bridge: Bridge, port: Port, number: int | None) -> str | None:
+    def _refusal(
+        self, bridge: Bridge, port: Port, number: int | None, surplus: list[frozenset[int]]
+    ) -> str | None:
         """Why a port does not forward, though its device may be there."""
         if number is None:
             return f"the switch has {Limits.MAX_PORTS} ports already: delete one for this"
         if len(port.interfaces) > 1:
             return "several interfaces: bonds are not supported yet, so the port does not forward"
-        sets = {p.cvlans for p in bridge.ports if p.vlan_mode == "dot1q-tunnel"} - {frozenset()}
-        if port.cvlans in sorted(sets, key=sorted)[Limits.MAX_VLAN_SETS - 1 :]:
+        if port.vlan_mode == "dot1q-tunnel" and port.cvlans in surplus:
             return (
                 f"bridge {bridge.name} has {Limits.MAX_VLAN_SETS - 1} different sets of cvlans "
                 "already, so the port does not forward: give it the cvlans of another port"
@@ -338,18 +338,19 @@ class _Planner:
     def _mirrors(self, bridge: Bridge, ports: Sequence[PortEntry]) -> tuple[MirrorEntry, ...]:
         first = self.plan.slots.bridges[bridge.uuid] * Limits.MAX_MIRRORS
         old = {row: slot for row, slot in self.old.mirrors.items() if slot // 32 * 32 == first}
-        able = [mirror for mirror in bridge.mirrors if mirrors.can_work(mirror, bridge)]
+        numbers = {
+            port.uuid: self.plan.slots.ports[port.uuid]
+            for port in bridge.ports
+            if port.uuid in self.plan.slots.ports
+        }
+        able = [mirror for mirror in bridge.mirrors if mirrors.can_work(mirror, numbers)]
         slots = assign(
             (mirror.uuid for mirror in able), old, range(first, first + Limits.MAX_MIRRORS)
         )
         self.plan.slots.mirrors.update(slots)
         view = mirrors.View(
             bridge=bridge,
-            numbers={
-                port.uuid: self.plan.slots.ports[port.uuid]
-                for port in bridge.ports
-                if port.uuid in self.plan.slots.ports
-            },
+            numbers=numbers,
             faults={port.uuid: self._fault(port) for port in bridge.ports},
             patches=frozenset(
                 port.uuid

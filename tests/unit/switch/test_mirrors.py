@@ -30,7 +30,7 @@ class Scene:
         view = self.view()
         (made,) = view.bridge.mirrors
         texts = mirrors.problems(made, view, placed)
-        return mirrors.can_work(made, view.bridge), "; ".join(texts) or FINE
+        return mirrors.can_work(made, view.numbers), "; ".join(texts) or FINE
 
     def view(self, patches: frozenset[UUID] = frozenset()) -> mirrors.View:
         """What the planner knows of br0: ports a and b are numbers 1 and 2, trunks of VLAN 7."""

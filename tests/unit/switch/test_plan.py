@@ -52,6 +52,19 @@ def test_the_1025th_port_fails_and_says_so(rows: Rows) -> None:
     assert made.ofports[interface] == -1
 
 
+def test_a_mirror_to_the_1025th_port_sends_to_no_other(rows: Rows) -> None:
+    ports = tuple(rows.port(f"tap{n}") for n in range(Limits.MAX_PORTS + 1))
+    bridge = rows.bridge("br0", ports)
+    first = planned(rows)
+    (port,) = first.problems
+    mirror = rows.add("Mirror", name="m", select_all=True, output_port=port)
+    rows.set("Bridge", bridge, mirrors=(mirror,))
+    made = planned(rows, first.slots)
+    assert made.bridges[bridge].mirrors == ()
+    assert "1024 ports already" in made.problems[mirror]
+    assert "32 mirrors" not in made.problems[mirror]
+
+
 def test_the_65th_bridge_fails_with_all_it_holds(rows: Rows) -> None:
     mirrors = {}
     for number in range(Limits.MAX_BRIDGES + 1):
