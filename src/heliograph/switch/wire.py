@@ -7,6 +7,7 @@ far end cuts and delivers each. It exists while some mirror has a snaplen.
 """
 
 import logging
+from collections.abc import Set
 from dataclasses import replace
 from uuid import NAMESPACE_URL, uuid5
 
@@ -65,6 +66,11 @@ class Offloads:
         self._devices = devices
         self._restores = restores
         self._off: dict[int, bool] = {}
+
+    def keep(self, ifindexes: Set[int]) -> None:
+        """Only these are ports: one that was put back is another's, also if it comes again."""
+        for ifindex in self._off.keys() - ifindexes:
+            del self._off[ifindex]
 
     async def apply(self, device: Device, *, wire_frames: bool) -> None:
         """Have a port's device so. Raises HeliographError if the driver refuses."""
