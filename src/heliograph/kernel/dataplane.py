@@ -213,14 +213,19 @@ class DataPlane:
         found: Counter[int] = Counter()
         for path in list(self._links.iterdir()):
             ifindex = int(path.name.split("-")[0])
-            link = bpf.get(path)
-            alive = bpf.link_ifindex(link) == ifindex
-            os.close(link)
-            if alive:
+            if _on_device(path, ifindex):
                 found[ifindex] += 1
             else:
                 path.unlink()
         return {ifindex for ifindex, links in found.items() if links == len(_HOOKS)}
+
+    def forget_dead_links(self, ifindex: int) -> None:
+        """Remove the pins of links whose device is gone: another may have its number now."""
+        for suffix, _, _ in _HOOKS:
+            path = self._links / f"{ifindex}-{suffix}"
+            if path.exists() and not _on_device(path, ifindex):
+                path.unlink()
+                self._attached.discard(ifindex)
 
     def attach(self, ifindex: int) -> None:
         """Link the stubs to a device; nothing if they are. OSError as the kernel says it."""
@@ -259,6 +264,15 @@ class DataPlane:
     def program_fd(self, name: str) -> int:
         """File descriptor of one of our programs."""
         return self._object.program_fd(name)
+
+
+def _on_device(path: Path, ifindex: int) -> bool:
+    """Whether a pinned link is on a device of that number still."""
+    link = bpf.get(path)
+    try:
+        return bpf.link_ifindex(link) == ifindex
+    finally:
+        os.close(link)
 
 
 def read_rows(rows_fd: int, first: int, count: int) -> dict[int, UUID]:

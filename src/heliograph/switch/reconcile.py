@@ -50,6 +50,7 @@ class Reconciler:
         self._offloads = Offloads(devices, restores)
         self._made: dict[UUID, tuple[Internal, int]] = {}
         self._bridges: dict[int, BridgeEntry] = {}
+        self._attached: dict[int, Device] = {}
         self.slots = Slots(
             plane_rows(plane, ROW_BRIDGES, Limits.MAX_BRIDGES),
             plane_rows(plane, ROW_PORTS, Limits.MAX_PORTS),
@@ -109,6 +110,7 @@ class Reconciler:
         return done
 
     async def _set_offloads(self, wanted: DevicePlan, done: Prepared) -> None:
+        self._offloads.keep({device.ifindex for device in done.present.values()})
         ports: list[Internal | Existing] = [*wanted.internal.values(), *wanted.existing.values()]
         for port in ports:
             device = done.present.get(port.uuid)
@@ -278,14 +280,19 @@ class Reconciler:
         errors: dict[UUID, str] = {}
         known = self._plane.devices()
         homes = {p.number: b.slot for b in plan.bridges.values() for p in b.ports}
+        before, self._attached = self._attached, {}
         for uuid, number in plan.ports.items():
-            ifindex = present[uuid].ifindex
+            device = present[uuid]
+            ifindex = device.ifindex
             try:
+                if before.get(ifindex) != device:  # it may be another, of the same number
+                    self._plane.forget_dead_links(ifindex)
                 if known.get(ifindex) != (homes[number], number):
                     self._plane.set_device(ifindex, homes[number], number)
                 self._plane.attach(ifindex)
+                self._attached[ifindex] = device
             except OSError as error:
-                errors[uuid] = f"{present[uuid].name}: the data plane cannot be attached: {error}"
+                errors[uuid] = f"{device.name}: the data plane cannot be attached: {error}"
         return errors
 
     def _claim(self, slots: Slots) -> None:

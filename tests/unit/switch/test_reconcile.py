@@ -131,6 +131,9 @@ class Plane:
     def attach(self, ifindex: int) -> None:
         pass
 
+    def forget_dead_links(self, ifindex: int) -> None:
+        pass
+
     def detach(self, ifindex: int) -> None:
         self.host.deeds.append(f"detach {ifindex}")
 
@@ -277,3 +280,16 @@ async def test_departure_10_wire_frames_switch_offloads_off_and_back_as_found(sc
     scene.restart()
     scene.rows.set("Port", port, other_config={})
     assert "offload on" in (await scene.follow())[0]
+
+
+async def test_departure_10_a_device_that_comes_again_is_no_known_one(scene: Scene) -> None:
+    scene.host.put(device(77, "eth7", kind=""))
+    interface = scene.rows.add("Interface", name="eth7")
+    config = {"heliograph-wire-frames": "true"}
+    port = scene.rows.add("Port", name="eth7", interfaces=(interface,), other_config=config)
+    bridge = scene.rows.bridge("br0", (port,))
+    assert "offload off" in (await scene.follow())[0]
+    scene.rows.set("Bridge", bridge, ports=())
+    assert "offload on" in (await scene.follow())[0]
+    scene.rows.set("Bridge", bridge, ports=(port,))
+    assert "offload off" in (await scene.follow())[0]
