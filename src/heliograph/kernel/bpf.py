@@ -63,8 +63,13 @@ def _buffer(data: bytes) -> "ctypes.Array[ctypes.c_char]":
 
 def cpu_count() -> int:
     """CPUs that a per-CPU map has values for: the possible ones, not those online."""
-    text = Path("/sys/devices/system/cpu/possible").read_text()
-    return int(text.strip().rsplit(",", 1)[-1].rsplit("-", 1)[-1]) + 1
+    return count_cpus(Path("/sys/devices/system/cpu/possible").read_text())
+
+
+def count_cpus(ranges: str) -> int:
+    """How many there are in a list such as "0-3,8": numbers may be left out (cputopology)."""
+    ends = [part.split("-") for part in ranges.strip().split(",")]
+    return sum(int(numbers[-1]) - int(numbers[0]) + 1 for numbers in ends)
 
 
 def create_array(value_size: int, entries: int, name: str) -> int:
