@@ -33,8 +33,11 @@ INLINE void count_delivery(u32 port, u32 reason, u32 packets, u32 bytes)
 	}
 }
 
+#define CERTAIN 0x80000000u
+
 /* Length of the headers that every segment of a super-frame repeats; 0 if they are not TCP or UDP
- * over IPv4 or IPv6 (tunnelled segments): then the bytes of the repeated headers go uncounted. */
+ * over IPv4 or IPv6 (tunnelled segments): then the bytes of the repeated headers go uncounted. UDP
+ * may carry a guest's own tunnel, whose headers are repeated too: only that of TCP is CERTAIN. */
 FUNCTION u32 segment_headers(struct __sk_buff *skb)
 {
 	u16 type = 0;
@@ -65,7 +68,7 @@ FUNCTION u32 segment_headers(struct __sk_buff *skb)
 		return offset + 8;
 	if (protocol != 6 || bpf_skb_load_bytes(skb, offset + 12, &byte, 1))
 		return 0;
-	return offset + (byte >> 4) * 4;
+	return CERTAIN | (offset + (byte >> 4) * 4);
 }
 
 INLINE void count_received(u32 port, u32 packets, u32 bytes)
@@ -86,11 +89,14 @@ INLINE void measure(struct __sk_buff *skb, u32 *packets, u32 *bytes, u32 *segmen
 	*bytes = *segment = length + tag;
 	if (!size)
 		return;
-	u32 headers = segment_headers(skb), segments = skb->gso_segs;
+	u32 found = segment_headers(skb), headers = found & ~CERTAIN, segments = skb->gso_segs;
 	/* A guest's super-frame may come without its number of segments (tun, virtio). */
 	if (!segments)
 		segments = length > headers ? (length - headers + size - 1) / size : 1;
 	*packets = segments ? segments : 1;
 	*bytes = length + (*packets - 1) * headers + *packets * tag;
-	*segment = headers + size + tag < *segment ? headers + size + tag : *segment;
+	/* It may be longer than TCP says by itself: inside a guest's own tunnel there is no
+	 * telling, and the segmenter cuts what is too long only. */
+	if (found & CERTAIN && headers + size + tag < *segment)
+		*segment = headers + size + tag;
 }

@@ -26,6 +26,14 @@ INLINE int valid(const struct snapshot *bridge, const struct fdb_value *entry, u
 	return port->generation == entry->generation && age_of(entry, now) <= bridge->mac_age;
 }
 
+/* What is left of a count after what was taken off: never less than nothing, though the two are
+ * read one after the other, or a crash made one of them wrong. */
+INLINE u32 left_of(u32 added, u32 taken)
+{
+	int left = added - taken;
+	return left > 0 ? left : 0;
+}
+
 /* How many entries a port has, by the program's count and user space's. */
 INLINE u32 *learned_on(u32 port)
 {
@@ -35,7 +43,7 @@ INLINE u32 *learned_on(u32 port)
 INLINE u32 entries_of(u32 port)
 {
 	u32 *learned = learned_on(port), *removed = bpf_map_lookup_elem(&fdb_port_removed, &port);
-	return learned && removed ? *learned - *removed : 0;
+	return learned && removed ? left_of(*learned, *removed) : 0;
 }
 
 INLINE void count_entry(u32 port, int difference)
@@ -132,13 +140,13 @@ FUNCTION int insert(const struct snapshot *bridge, struct frame *frame)
 	if (!count || !removed)
 		return 0;
 	struct fdb_place place = {slot, NO_PLACE};
-	if (count->entries - *removed >= limit)
+	if (left_of(count->entries, *removed) >= limit)
 		place.place = make_room(bridge, frame);
 	else
 		place.place = free_place(bridge, slot, count);
 	frame->fresh.place = place.place;
 	u32 before = __sync_fetch_and_add(&count->entries, 1);
-	if (place.place != NO_PLACE && before - *removed < limit &&
+	if (place.place != NO_PLACE && left_of(before, *removed) < limit &&
 	    !bpf_map_update_elem(&fdb, &frame->source, &frame->fresh, BPF_NOEXIST)) {
 		bpf_map_update_elem(&fdb_order, &place, &frame->source, BPF_ANY);
 		count_entry(frame->fresh.port, 1);

@@ -180,6 +180,7 @@ int segmented(struct __sk_buff *skb)
 	if (!(mark & SEGMENT_MARK) || !counters)
 		return DROP;
 	counters->arrived++;
+	skb->mark = 0; /* it was ours; the receiver's firewall shall not see it */
 	const struct mirror *mirror = bridge ? &bridge->mirrors[slot % MAX_MIRRORS] : 0;
 	const struct port *port = bridge ? &bridge->ports[number & (MAX_PORTS - 1)] : 0;
 	u32 reason = DROP_NOT_READY;

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MAC table when it is full, flushed, or fooled (rules 60, 61, 64, departure D11)."""
 
+import os
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from tools.lab.heliograph import Heliograph
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Tools
 from tools.lab.processes import eventually
+
+from heliograph.kernel import bpf, layouts
 
 PORTS = ("p1", "p2", "p3", "p4")
 SOON = 3.0
@@ -140,3 +144,18 @@ def test_a_mac_that_moves_too_often_is_reported(bridge: Bridge) -> None:
     assert "p1" in said()
     assert "p2" in said()
     assert eventually(lambda: said() == "", 15)
+
+
+def test_a_wrong_count_does_not_end_learning(bridge: Bridge) -> None:
+    """Fewer than none, say after a crash: that is an empty table, not a full one."""
+    folder = bridge.switch.rundir / "bpf" / f"layout-{layouts.LAYOUT}"
+    removed = bpf.get(folder / "fdb_removed")
+    try:
+        for slot in range(2):
+            bpf.update(removed, struct.pack("=I", slot), struct.pack("=I", 1000))
+    finally:
+        os.close(removed)
+    macs = [mac(n, 1) for n in range(3)]
+    bridge.speak("p4", mac(1, 0xEE))
+    bridge.speak("p1", *macs)
+    assert bridge.known(macs) == set(macs)

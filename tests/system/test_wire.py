@@ -15,6 +15,8 @@ from tools.lab.openvswitch import Tools
 from tools.lab.processes import eventually
 
 SIZE = 2_000_000
+ETH_P_ALL = 3
+SO_MARK, SO_RCVMARK = 36, 75  # asm-generic/socket.h
 REFRESH = 5.0
 MIRROR = (
     "-- --id=@1 get port p1 -- --id=@3 get port p3 -- --id=@m create mirror name=m0"
@@ -40,10 +42,10 @@ def guests(
     return made
 
 
-def transfer(guests: dict[str, Namespace]) -> None:
+def transfer(guests: dict[str, Namespace], address: str = "10.8.0.2") -> None:
     """SIZE bytes over TCP from p1 to p2."""
-    server = guests["p2"].call(lambda: socket.create_server(("10.8.0.2", 5001)))
-    client = guests["p1"].call(lambda: socket.create_connection(("10.8.0.2", 5001)))
+    server = guests["p2"].call(lambda: socket.create_server((address, 5001)))
+    client = guests["p1"].call(lambda: socket.create_connection((address, 5001)))
     with server, client, server.accept()[0] as receiver:
         sent = received = 0
         while received < SIZE:
@@ -132,3 +134,43 @@ def test_the_segmenter_comes_and_goes(
     switch.stop()
     switch.teardown()
     assert devices() == 0
+
+
+def test_copies_carry_no_mark_of_ours(
+    switch: Heliograph, ovs: Tools, guests: dict[str, Namespace]
+) -> None:
+    """To a port in the switch's own namespace, where a mark would survive."""
+    ovs.vsctl("add-port br0 p4 -- set interface p4 type=internal")
+    switch.host.ip("link set p4 up")
+    ovs.vsctl(MIRROR.format("snaplen=64").replace("port p3", "port p4"))
+    with switch.host.packet_socket("p4", ETH_P_ALL) as copies:
+        copies.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
+        transfer(guests)
+        copies.settimeout(1)
+        seen = 0
+        while seen < 10:
+            data, notes, _, _ = copies.recvmsg(2048, 256)
+            if len(data) == 64:  # not what the host itself says there
+                assert [mark for _, kind, mark in notes if kind == SO_MARK] == [bytes(4)]
+                seen += 1
+
+
+def test_departure_10_super_frames_in_a_guests_own_tunnel_are_cut(
+    ovs: Tools, guests: dict[str, Namespace]
+) -> None:
+    """Their inner headers are not looked at, so how long each segment is is not known before."""
+    for number in (1, 2):
+        tunnel = f"link add vx type vxlan id 5 remote 10.8.0.{3 - number} dstport 4789"
+        guests[f"p{number}"].ip(f"{tunnel} dev p{number}")
+        guests[f"p{number}"].ip("link set vx mtu 1450")
+        guests[f"p{number}"].address_up("vx", f"10.20.0.{number}/24")
+    ovs.vsctl(MIRROR.format("snaplen=1460"))
+    with Capture(guests["p3"], "p3") as copies:
+        transfer(guests, "10.20.0.2")
+        frames = copies.everything()
+    assert max(len(frame.data) for frame in frames) == 1460
+    assert len(frames) > SIZE // 1400
+    assert eventually(
+        lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames), REFRESH + 1
+    )
+    assert statistics(ovs, "mirror", "m0").keys() == {"tx_packets", "tx_bytes"}

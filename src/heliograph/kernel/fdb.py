@@ -55,6 +55,9 @@ class _Tally:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def all(self) -> list[int]:
+        return [int(struct.unpack("=I", data)[0]) for _, data in bpf.items(self._fd, 4, 4)]
+
     def read(self, number: int) -> int:
         data = bpf.lookup(self._fd, struct.pack("=I", number), 4)
         assert data is not None  # arrays have every element
@@ -81,15 +84,33 @@ class Fdb:
 
     def recount(self) -> None:
         """Make the counts those of what is there, after a crash between the two."""
+        before = self._learned()
         bridges: Counter[int] = Counter()
         ports: Counter[int] = Counter()
         for key, value in self._entries():
             bridges[FdbKey.unpack(key).bridge] += 1
             ports[value.port] += 1
-        for bridge in range(Limits.MAX_BRIDGES):
-            self._removed.write(bridge, self._count(bridge).entries - bridges[bridge])
-        for port in range(Limits.MAX_PORTS):
-            self._port_removed.write(port, self._port_learned.read(port) - ports[port])
+        self._correct(before, bridges, ports)
+
+    def _learned(self) -> tuple[list[int], list[int]]:
+        """What the program has counted, by bridge and by port."""
+        counts = bpf.items(self._counts, 4, layouts.FDB_COUNT.size)
+        bridges = [layouts.FdbCount.unpack(data).entries for _, data in counts]
+        return bridges, self._port_learned.all()
+
+    def _correct(
+        self, before: tuple[list[int], list[int]], bridges: Counter[int], ports: Counter[int]
+    ) -> None:
+        """Make the counts those of the entries that were found, where the program has counted
+        nothing since `before`: two CPUs that move one MAC at once both count it, say."""
+        tallies = (self._removed, self._port_removed)
+        for tally, was, now, found in zip(
+            tallies, before, self._learned(), (bridges, ports), strict=True
+        ):
+            for number, (removed, learned) in enumerate(zip(tally.all(), now, strict=True)):
+                right = (learned - found[number]) & _WORD
+                if learned == was[number] and removed != right:
+                    tally.write(number, right)
 
     def _count(self, bridge: int) -> layouts.FdbCount:
         data = bpf.lookup(self._counts, struct.pack("=I", bridge), layouts.FDB_COUNT.size)
@@ -124,11 +145,15 @@ class Fdb:
             for port in bridge.ports
         }
         now = now_tick()
+        before = self._learned()
+        held: tuple[Counter[int], Counter[int]] = Counter(), Counter()
         void: list[_Entry] = []
         valid: dict[int, list[_Entry]] = {}
         for key, value in self._entries():
             bridge = FdbKey.unpack(key).bridge
             entry = _Entry(key, bridge, value.port, value.seen)
+            held[0][bridge] += 1
+            held[1][value.port] += 1
             age = (now - value.seen) & _WORD
             # A frame newer than `now` may have refreshed it: then the difference wraps.
             old = ages.get(bridge, -1) < age < 0x80000000
@@ -136,6 +161,7 @@ class Fdb:
                 void.append(entry)
             else:
                 valid.setdefault(bridge, []).append(entry)
+        self._correct(before, *held)
         homeless = {entry.host for entry in void if (entry.bridge, entry.port) not in generations}
         for slot, entries in valid.items():
             staying = entries

@@ -22,7 +22,7 @@ class MacKeeper:
     def __init__(self, fdb: Fdb, changed: Callable[[], None]) -> None:
         self._fdb = fdb
         self._changed = changed
-        self._bridges: Mapping[int, BridgeEntry] = {}
+        self._bridges: Mapping[int, BridgeEntry] | None = None  # not known yet: all is kept
         self._due = asyncio.Event()
         self._swept = 0.0
         self._flaps: dict[int, object] = {}
@@ -61,8 +61,12 @@ class MacKeeper:
         """Sweep and look, for ever. Raises OSError as the kernel says it."""
         loop = asyncio.get_running_loop()
         while True:
+            # Not wait_for: one that is cancelled just when it ends goes on (Python 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._due.wait()
+            if self._bridges is None:
+                continue
             if self._due.is_set() or loop.time() - self._swept >= SWEEP_SECONDS:
                 self._due.clear()
                 await asyncio.to_thread(self._fdb.sweep, self._bridges)
