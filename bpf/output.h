@@ -120,6 +120,18 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->tags = frame->order.tags;
 }
 
+/* Whether the frame may be put straight into the namespace of the port's peer: bpf_redirect_peer
+ * makes the host there take it for its own, whatever address it is for. */
+INLINE u32 for_peer(const struct port *port, const u8 *mac)
+{
+	if (!(port->flags & PORT_PEER_ELSEWHERE))
+		return 0;
+	u32 differs = 0;
+	for (u32 i = 0; i < 6; i++)
+		differs |= port->peer_mac[i] ^ mac[i];
+	return !differs;
+}
+
 INLINE u32 cut_of(const struct frame *frame)
 {
 	const struct order *order = &frame->order;
@@ -157,7 +169,7 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		if (order->last && !frame->departs) {
 			frame->departure = *order;
 			frame->departure_ifindex = port->ifindex;
-			frame->departs = 1 + !!(port->flags & PORT_PEER_ELSEWHERE);
+			frame->departs = 1 + for_peer(port, frame->target.mac);
 		} else {
 			reason = send_clone(skb, frame, port->ifindex, cut, 0);
 		}

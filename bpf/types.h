@@ -41,7 +41,7 @@ enum vlan_mode { ACCESS, TRUNK, NATIVE_TAGGED, NATIVE_UNTAGGED, DOT1Q_TUNNEL };
 enum priority_tags { PRIORITY_NEVER, PRIORITY_IF_NONZERO, PRIORITY_ALWAYS };
 
 enum port_flags {
-	PORT_PEER_ELSEWHERE = 1, /* the device's peer is in another namespace: redirect to it */
+	PORT_PEER_ELSEWHERE = 1, /* the device's peer is in another namespace, peer_mac known */
 	PORT_PROTECTED = 2,      /* exchanges nothing with its like (rule 77) */
 	PORT_PATCH = 4,          /* no device: leads to `peer_port` of `peer_bridge` */
 };
@@ -70,6 +70,8 @@ struct port {
 	u8 customer_vlans; /* number of its set; 0: all */
 	u16 peer_bridge;
 	u16 peer_port;
+	u8 peer_mac[6]; /* of the device's peer in another namespace */
+	u16 padding;
 };
 
 struct mirror {

@@ -7,10 +7,12 @@ egress program, and that the counters are those of the frames captured.
 
 import contextlib
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from scapy.layers.inet import IP, UDP
 from tools.lab.capture import Capture, Frame
 from tools.lab.heliograph import Heliograph
 from tools.lab.namespaces import Namespace
@@ -94,6 +96,26 @@ def test_rules_59_to_63_learning(network: Network) -> None:
         tagged = frame(second, first, tag="81000007")
         network.send("p1", tagged)
         assert data(two.collect(1)) == data(three.collect(1)) == [tagged]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_frame_for_another_host_stays_one(network: Network, own: bool) -> None:
+    """Known on the port or not, the guest takes for its own only what is for its MAC."""
+    guest = network.guests["p2"]
+    guest.ip("address add 10.6.0.2/24 dev p2")
+    address = network.mac("p2") if own else b"\x02\0\0\0\0\x77"
+    network.send("p2", frame(b"\x02\0\0\0\0\x01", address))
+    listener = guest.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with listener:
+        listener.bind(("10.6.0.2", 5005))
+        packet = IP(src="10.6.0.1", dst="10.6.0.2") / UDP(sport=1, dport=5005) / b"hello"
+        network.send("p1", address + b"\x02\0\0\0\0\x01" + b"\x08\x00" + bytes(packet))
+        listener.settimeout(1.0)
+        if own:
+            assert listener.recv(100) == b"hello"
+        else:
+            with pytest.raises(TimeoutError):
+                listener.recv(100)
 
 
 def test_rules_70_and_71_access_and_trunk(network: Network) -> None:

@@ -126,11 +126,11 @@ class Device(NamedTuple):
         return DEVICE.pack(self.bridge, self.port)
 
 
-PORT = struct.Struct("=IIIIHBBHBBHH")
+PORT = struct.Struct("=IIIIHBBHBBHH6sH")
 
 
 class Port(NamedTuple):
-    """struct port: 28 bytes."""
+    """struct port: 36 bytes."""
 
     ifindex: int
     source: int
@@ -144,16 +144,18 @@ class Port(NamedTuple):
     customer_vlans: int
     peer_bridge: int
     peer_port: int
+    peer_mac: bytes
+    padding: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port)
+        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port, self.peer_mac, self.padding)
 
 
 MIRROR = struct.Struct("=IHHIHH")
@@ -425,7 +427,7 @@ RECORD_RUN = 0
 RECORD_COUNT = 4
 RECORD_EVENTS = 8
 
-SNAPSHOT_SIZE = 619160
+SNAPSHOT_SIZE = 627352
 SNAPSHOT_FLAGS = 0
 SNAPSHOT_MAC_AGE = 4
 SNAPSHOT_MAC_LIMIT = 8
@@ -435,8 +437,8 @@ SNAPSHOT_PADDING = 20
 SNAPSHOT_RESERVED = 24
 SNAPSHOT_MIRRORS = 152
 SNAPSHOT_PORTS = 664
-SNAPSHOT_VLAN_SETS = 29336
-SNAPSHOT_VLANS = 62104
+SNAPSHOT_VLAN_SETS = 37528
+SNAPSHOT_VLANS = 70296
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -479,4 +481,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "bdb0957712bc"
+LAYOUT = "f8454008ac3c"

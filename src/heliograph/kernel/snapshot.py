@@ -24,8 +24,9 @@ class PortEntry:
     """A port of a bridge.
 
     `trunks` empty: every VLAN; it is not looked at in access and dot1q-tunnel mode, for which
-    `customer_vlans` (empty: all) and `service_tpid` are. A patch port has no device but a
-    `peer`: the slot of a bridge, and the number of a port there.
+    `customer_vlans` (empty: all) and `service_tpid` are. `peer_mac` is that of the other end of
+    its veth device if that is in another namespace, empty otherwise or if not known. A patch port
+    has no device but a `peer`: the slot of a bridge, and the number of a port there.
     """
 
     number: int
@@ -34,7 +35,7 @@ class PortEntry:
     tag: int
     trunks: frozenset[int]
     generation: int
-    peer_elsewhere: bool = False
+    peer_mac: bytes = b""
     protected: bool = False
     priority_tags: PriorityTags = PriorityTags.PRIORITY_NEVER
     service_tpid: int = 0x88A8
@@ -111,7 +112,7 @@ def _flags(bridge: BridgeEntry) -> int:
 
 def _port_flags(port: PortEntry) -> int:
     return (
-        (PortFlags.PORT_PEER_ELSEWHERE if port.peer_elsewhere else 0)
+        (PortFlags.PORT_PEER_ELSEWHERE if port.peer_mac else 0)
         | (PortFlags.PORT_PROTECTED if port.protected else 0)
         | (PortFlags.PORT_PATCH if port.peer else 0)
     )
@@ -143,6 +144,8 @@ def _ports(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
                 customer_vlans=sets.index(port.customer_vlans),
                 peer_bridge=port.peer[0] if port.peer else 0,
                 peer_port=port.peer[1] if port.peer else 0,
+                peer_mac=port.peer_mac.ljust(6, b"\0"),
+                padding=0,
             ).pack(),
         )
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from heliograph.errors import HeliographError
@@ -24,6 +24,7 @@ from heliograph.switch.feedback import Feedback
 from heliograph.switch.macs import MacKeeper
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores
+from heliograph.switch.users import Users
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Agent:
         self._retimed = asyncio.Event()
         self._chatter = Chatter()
         self._pace = Pace(self._due)
+        self._users = Users(devices)
         self._macs = MacKeeper(plane.fdb, self._due.set)
         devices.on_change = lambda names: self._pace.stir()
 
@@ -215,9 +217,9 @@ class Agent:
         needed = wanted.devices(rows)
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
-        planned = plan.plan(
-            rows, present, prepared.errors, self._reconciler.slots, prepared.segmenter
-        )
+        users = await self._see_users(present)
+        facts = plan.Facts(present, prepared.errors, users, prepared.segmenter)
+        planned = plan.plan(rows, facts, self._reconciler.slots)
         if prepared.segmenter_fault:
             for uuid in needed.cut:
                 text = f"cuts only the first segment of super-frames: {prepared.segmenter_fault}"
@@ -229,7 +231,7 @@ class Agent:
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
         await self._reconciler.release(needed, present)
-        ports = await self._look(old.ports, planned, present)
+        ports = await self._look(old.ports, planned, present, users)
         self._log_changes(old, rows, planned)
         self._state = State(config, rows, planned, ports)
         if rows.stats_interval != old.rows.stats_interval:
@@ -237,11 +239,20 @@ class Agent:
         self._untold.set()
         return not faults
 
+    async def _see_users(self, present: Mapping[UUID, Device]) -> dict[UUID, Device]:
+        users = {
+            uuid: await self._users.end_of(device)
+            for uuid, device in present.items()
+            if device.kind == "veth"
+        }
+        return {uuid: user for uuid, user in users.items() if user}
+
     async def _look(
         self,
         old: Mapping[UUID, feedback.Port],
         planned: plan.Plan,
         present: Mapping[UUID, Device],
+        users: Mapping[UUID, Device],
     ) -> dict[UUID, feedback.Port]:
         """The facts of the working ports' devices, as their users see them."""
         ports = {
@@ -252,14 +263,10 @@ class Agent:
             known = old.get(uuid)
             if uuid in planned.errors:
                 continue
-            if known and known.device == device and known.number == number:
+            if is_far_end(device):
+                ports[uuid] = feedback.Port(number, device, users.get(uuid))
+            elif known and known.device == device and known.number == number:
                 ports[uuid] = known
-                if not device.peer_elsewhere and known.user:
-                    user = self._devices.by_index.get(known.user.ifindex)
-                    ports[uuid] = feedback.Port(number, device, user)
-            elif is_far_end(device):
-                user = await self._devices.user_end(device.ifindex)
-                ports[uuid] = feedback.Port(number, device, user)
             else:
                 ports[uuid] = await self._existing(number, device)
         return ports
@@ -371,7 +378,8 @@ class Agent:
                 await asyncio.wait_for(self._retimed.wait(), interval / 1000)
             self._retimed.clear()
             try:
-                await self._look_elsewhere()
+                if await self._users.refresh():
+                    self._due.set()
                 counted = await self._devices.stats()
                 session, state = self._session, self._state
                 if session and state:
@@ -380,18 +388,6 @@ class Agent:
                     await self._write(session, operations)
             except (HeliographError, OSError) as error:
                 self._complain("statistics", error)
-
-    async def _look_elsewhere(self) -> None:
-        """Ask for users' ends in other namespaces: of their MTU and MAC no event tells us."""
-        state = self._state
-        seen: dict[UUID, feedback.Port] = {}
-        for uuid, port in (state.ports if state else {}).items():
-            if port.device and port.device.peer_elsewhere:
-                user = await self._devices.user_end(port.device.ifindex)
-                seen[uuid] = replace(port, user=user)
-                await asyncio.sleep(0)  # a thousand of them are no reason to hold up a pass
-        if state and self._state is state:
-            self._state = replace(state, ports={**state.ports, **seen})
 
     async def _keep_macs(self) -> None:
         while True:

@@ -43,6 +43,18 @@ class Slots:
     mirrors: dict[UUID, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """About the switch's devices, by Interface UUID: those that are `present` (our end of an
+    internal port, or the host's device), the `users` at the other ends of pairs, and why others
+    could not be had; `segmenter` is the ifindex of its near end (wire.py), 0 without one."""
+
+    present: Mapping[UUID, Device] = field(default_factory=dict)
+    errors: Mapping[UUID, str] = field(default_factory=dict)
+    users: Mapping[UUID, Device] = field(default_factory=dict)
+    segmenter: int = 0
+
+
 @dataclass(slots=True)
 class Plan:
     """Desired state of the data plane, and what to write into the rows.
@@ -111,9 +123,19 @@ def _generation(bridge: Bridge, port: Port) -> int:
     return zlib.crc32(repr(sorted(told.items())).encode()) or 1
 
 
+def _mac_of(user: Device | None) -> bytes:
+    return bytes.fromhex(user.mac.replace(":", "")) if user else b""
+
+
 def _port_entry(
-    bridge: Bridge, port: Port, number: int, device: Device | None, peer: tuple[int, int] | None
+    bridge: Bridge,
+    port: Port,
+    number: int,
+    ends: tuple[Device | None, Device | None],
+    peer: tuple[int, int] | None,
 ) -> PortEntry:
+    """`ends` are our device and its user's."""
+    device, user = ends
     trunked = port.vlan_mode not in ("access", "dot1q-tunnel")
     return PortEntry(
         number=number,
@@ -122,7 +144,7 @@ def _port_entry(
         tag=port.tag or 0,
         trunks=port.trunks if trunked else frozenset(),
         generation=_generation(bridge, port),
-        peer_elsewhere=device is not None and device.kind == "veth" and device.peer_elsewhere,
+        peer_mac=_mac_of(user) if device and device.peer_elsewhere else b"",
         protected=port.protected,
         priority_tags=PRIORITY_TAGS.get(port.priority_tags, PriorityTags.PRIORITY_NEVER),
         service_tpid=port.service_tpid,
@@ -160,20 +182,13 @@ def _surplus_vlan_sets(bridge: Bridge) -> list[frozenset[int]]:
 class _Planner:
     """One run of `plan`; each method adds to `self.plan`."""
 
-    def __init__(
-        self,
-        intent: Intent,
-        present: Mapping[UUID, Device],
-        errors: Mapping[UUID, str],
-        old: Slots,
-        segmenter: int,
-    ) -> None:
+    def __init__(self, intent: Intent, facts: Facts, old: Slots) -> None:
         self.intent, repeats = without_repeats(intent)
-        self.present = present
+        self.facts = facts
+        self.present = facts.present
         self.old = old
         self.peers, _ = patches.pair(self.intent)
-        self.segmenter = segmenter
-        self.plan = Plan(errors=dict(errors), problems=repeats)
+        self.plan = Plan(errors=dict(facts.errors), problems=repeats)
 
     def run(self) -> Plan:
         bridges = assign(
@@ -268,7 +283,7 @@ class _Planner:
             mirrors=self._mirrors(bridge, entries),
             flood_vlans=bridge.flood_vlans,
             vlan_limit=self.intent.vlan_limit,
-            segmenter=self.segmenter,
+            segmenter=self.facts.segmenter,
         )
 
     def _port(self, bridge: Bridge, port: Port, surplus: list[frozenset[int]]) -> list[PortEntry]:
@@ -289,7 +304,8 @@ class _Planner:
                 self._fail(interface, refusal or f"no device {interface.name}")
                 continue
             (self.plan.patches if peer else self.plan.ports)[interface.uuid] = number
-            return [_port_entry(bridge, port, number, device, peer)]
+            user = self.facts.users.get(interface.uuid)
+            return [_port_entry(bridge, port, number, (device, user), peer)]
         return []
 
     def _refusal(
@@ -382,17 +398,6 @@ class _Planner:
         return None
 
 
-def plan(
-    intent: Intent,
-    present: Mapping[UUID, Device],
-    errors: Mapping[UUID, str],
-    old: Slots,
-    segmenter: int = 0,
-) -> Plan:
-    """What the data plane shall do.
-
-    `present` are the switch's devices by Interface UUID (our end of an internal port, or the
-    host's device); `errors` those Interface rows whose device could not be had, and why; `old`
-    whose slots are in use; `segmenter` the ifindex of its near end (wire.py), 0 without one.
-    """
-    return _Planner(intent, present, errors, old, segmenter).run()
+def plan(intent: Intent, facts: Facts, old: Slots) -> Plan:
+    """What the data plane shall do; `old` says whose slots are in use."""
+    return _Planner(intent, facts, old).run()

@@ -43,7 +43,7 @@ class Scene:
     def explain(self, now: float, config: int = 0) -> tuple[list[dict[str, Any]], bool]:
         one, two = (self.rows.interface_of(port) for port in self.ports)
         present = {one: device(5, carrier=self.up)}
-        made = plan.plan(self.rows.intent, present, {two: "no such device"}, Slots())
+        made = plan.plan(self.rows.intent, plan.Facts(present, {two: "no such device"}), Slots())
         self.last = made
         ports = {one: Port(made.ports[one], present[one], device(6, "tap1"))}
         return self.teller.explain(self.rows.intent, made, ports, config, now)
@@ -158,7 +158,7 @@ def test_the_users_own_keys_stay_and_ours_is_put_back(scene: Scene) -> None:
 
 def test_rows_that_are_gone_meanwhile_are_left_out(scene: Scene) -> None:
     before = scene.rows.intent
-    made = plan.plan(before, {}, {}, Slots())
+    made = plan.plan(before, plan.Facts(), Slots())
     scene.rows.delete("Mirror", scene.mirror)
     operations, _ = scene.teller.explain(before, made, {}, 0, 0.0)
     assert not [o for o in operations if o["table"] == "Mirror"]

@@ -20,7 +20,7 @@ def planned(
     interfaces = [uuid for uuid in (*needed.internal, *needed.existing) if uuid not in missing]
     present = {uuid: device(100 + n) for n, uuid in enumerate(interfaces)}
     errors = needed.errors | dict.fromkeys(missing, "no such device")
-    return plan.plan(rows.intent, present, errors, old or Slots())
+    return plan.plan(rows.intent, plan.Facts(present, errors), old or Slots())
 
 
 def test_slots_are_kept_and_the_lowest_is_taken() -> None:

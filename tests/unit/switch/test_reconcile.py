@@ -159,7 +159,11 @@ class Scene:
         """One pass: the deeds on devices, errors by Interface row, remarks by Port row."""
         needed = wanted.devices(self.rows.intent)
         prepared = await self.reconciler.prepare(needed)
-        made = plan.plan(self.rows.intent, prepared.present, prepared.errors, self.reconciler.slots)
+        made = plan.plan(
+            self.rows.intent,
+            plan.Facts(prepared.present, prepared.errors),
+            self.reconciler.slots,
+        )
         faults = self.reconciler.apply(made, prepared.present)
         await self.reconciler.release(needed, prepared.present)
         deeds, self.host.deeds = self.host.deeds, []
