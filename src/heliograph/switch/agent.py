@@ -375,7 +375,9 @@ class Agent:
         while True:
             interval = self._state.rows.stats_interval if self._state else 1000
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._retimed.wait(), interval / 1000)
+                # Not wait_for: one that is cancelled just when it ends goes on (Python 3.11).
+                async with asyncio.timeout(interval / 1000):
+                    await self._retimed.wait()
             self._retimed.clear()
             try:
                 if await self._users.refresh():

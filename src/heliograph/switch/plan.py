@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from heliograph.kernel.devices import Device, is_far_end
 from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
-from heliograph.kernel.links import Device
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 from heliograph.switch import loops, mirrors, patches
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
@@ -123,8 +123,12 @@ def _generation(bridge: Bridge, port: Port) -> int:
     return zlib.crc32(repr(sorted(told.items())).encode()) or 1
 
 
-def _mac_of(user: Device | None) -> bytes:
-    return bytes.fromhex(user.mac.replace(":", "")) if user else b""
+def _peer_mac(device: Device | None, user: Device | None) -> bytes:
+    """Of the other end, if frames may be put straight there: not past a device of the user's,
+    which would be past his shaping and whatever else he has put on its way out."""
+    if device is None or user is None or not device.peer_elsewhere or not is_far_end(device):
+        return b""
+    return bytes.fromhex(user.mac.replace(":", ""))
 
 
 def _port_entry(
@@ -144,7 +148,7 @@ def _port_entry(
         tag=port.tag or 0,
         trunks=port.trunks if trunked else frozenset(),
         generation=_generation(bridge, port),
-        peer_mac=_mac_of(user) if device and device.peer_elsewhere else b"",
+        peer_mac=_peer_mac(device, user),
         protected=port.protected,
         priority_tags=PRIORITY_TAGS.get(port.priority_tags, PriorityTags.PRIORITY_NEVER),
         service_tpid=port.service_tpid,

@@ -52,6 +52,21 @@ def test_the_1025th_port_fails_and_says_so(rows: Rows) -> None:
     assert made.ofports[interface] == -1
 
 
+def test_frames_go_past_our_own_devices_only(rows: Rows) -> None:
+    """What a user has put on his device, a queueing discipline say, sees every frame."""
+    ports = tuple(rows.port(name) for name in ("tap1", "eth7"))
+    bridge = rows.bridge("br0", ports)
+    ours, his = (rows.interface_of(port) for port in ports)
+    present = {
+        ours: device(101, "hg0123456789ab", peer=3, peer_elsewhere=True),
+        his: device(102, "eth7", peer=3, peer_elsewhere=True),
+    }
+    users = dict.fromkeys(present, device(3, "eth0"))
+    facts = plan.Facts(present, {}, users)
+    entries = plan.plan(rows.intent, facts, Slots()).bridges[bridge].ports
+    assert {entry.ifindex: bool(entry.peer_mac) for entry in entries} == {101: True, 102: False}
+
+
 def test_a_mirror_to_the_1025th_port_sends_to_no_other(rows: Rows) -> None:
     ports = tuple(rows.port(f"tap{n}") for n in range(Limits.MAX_PORTS + 1))
     bridge = rows.bridge("br0", ports)
