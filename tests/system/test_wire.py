@@ -174,3 +174,26 @@ def test_departure_10_super_frames_in_a_guests_own_tunnel_are_cut(
         lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames), REFRESH + 1
     )
     assert statistics(ovs, "mirror", "m0").keys() == {"tx_packets", "tx_bytes"}
+
+
+@pytest.mark.parametrize("snaplen", [38, 64, 100])
+def test_rule_78_a_guests_own_tunnel_frame_is_cut(
+    ovs: Tools, guests: dict[str, Namespace], snaplen: int
+) -> None:
+    """Which the kernel will not cut at its end: a datagram in a guest's VXLAN, checksum pending."""
+    for name, number, other in (("p1", 1, 2), ("p2", 2, 1)):
+        guest = guests[name]
+        guest.ip(f"link add vx type vxlan id 7 remote 10.8.0.{other} dstport 4789 dev {name}")
+        guest.address_up("vx", f"10.7.7.{number}/24")
+    assert eventually(lambda: guests["p1"].ping("10.7.7.2", 1) == 1)
+    ovs.vsctl(MIRROR.format(f"snaplen={snaplen}"))
+    sender = guests["p1"].call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with sender, Capture(guests["p3"], "p3") as copies, Capture(guests["p2"], "p2") as originals:
+        for size in (10, 100, 1200):
+            sender.sendto(bytes(size), ("10.7.7.2", 9))
+        sent = [f.data for f in originals.everything() if f.data[36:38] == b"\x12\xb5"]
+        seen = [f.data for f in copies.everything() if f.data[12:14] == b"\x08\x00"]
+    assert len(sent) >= 3
+    assert [frame[:34] for frame in seen] == [frame[:34] for frame in sent]
+    assert [len(frame) for frame in seen] == [min(len(frame), snaplen) for frame in sent]
+    assert statistics(ovs, "mirror", "m0").get("drop_cut") is None

@@ -34,7 +34,7 @@ _FDB_MAPS = (
     "fdb fdb_order fdb_flaps fdb_learned fdb_removed fdb_port_learned fdb_port_removed"
 ).split()
 _STATISTICS = "port_stats mirror_stats".split()
-_MAPS = "bridges devices rows instructions records frames".split() + _FDB_MAPS + _STATISTICS
+_MAPS = "bridges devices rows instructions records frames heads".split() + _FDB_MAPS + _STATISTICS
 # What is worth carrying from one layout into another, if its shape is the same; the rows at once,
 # the others when the new configuration is about to be put in force.
 _CARRIED = _FDB_MAPS + _STATISTICS

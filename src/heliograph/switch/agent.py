@@ -100,12 +100,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the last pass put in force; `config` is the rows' next_cfg."""
+    """What the last pass put in force; `config` is the next_cfg of the rows, which came over
+    `session`."""
 
     config: int = 0
     rows: intent.Intent = field(default_factory=intent.Intent)
     planned: plan.Plan = field(default_factory=plan.Plan)
     ports: Mapping[UUID, feedback.Port] = field(default_factory=dict)
+    session: Session | None = None
 
 
 class Agent:
@@ -209,11 +211,12 @@ class Agent:
     async def _pass(self) -> bool:
         """Put the rows as they stand in force; returns whether the kernel took all of it."""
         old = self._state or State()
-        config, rows = old.config, old.rows
+        config, rows, session = old.config, old.rows, old.session
         if self._session:
-            roots = self._session.replica.tables["Open_vSwitch"].values()
+            session = self._session
+            roots = session.replica.tables["Open_vSwitch"].values()
             config = next((root["next_cfg"] for root in roots), 0)
-            rows = intent.read(self._session.replica)
+            rows = intent.read(session.replica)
         needed = wanted.devices(rows)
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
@@ -233,7 +236,7 @@ class Agent:
         await self._reconciler.release(needed, present)
         ports = await self._look(old.ports, planned, present, users)
         self._log_changes(old, rows, planned)
-        self._state = State(config, rows, planned, ports)
+        self._state = State(config, rows, planned, ports, session)
         if rows.stats_interval != old.rows.stats_interval:
             self._retimed.set()  # a shorter one does not wait for the longer one to pass
         self._untold.set()
@@ -335,7 +338,7 @@ class Agent:
             await self._untold.wait()
             self._untold.clear()
             session, state = self._session, self._state
-            if session is None or state is None:
+            if session is None or state is None or state.session is not session:
                 continue  # the pass that follows a new connection tells everything
             if loop.time() - last < TELL_SECONDS and not session.teller.owes(state.config):
                 loop.call_at(last + TELL_SECONDS, self._untold.set)
