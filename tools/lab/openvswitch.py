@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
-from tools.lab.processes import eventually, run
+from tools.lab.processes import answers, eventually, run
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".cache" / "ovs"
 _PROGRAMS = {
@@ -86,7 +86,7 @@ class Database:
             self._file,
             env=environment(self.rundir),
         )
-        assert eventually(self.socket.exists), self.process.log_text()
+        assert eventually(lambda: answers(self.socket)), self.process.log_text()
 
     def stop(self) -> None:
         """End the server; it takes its socket away."""

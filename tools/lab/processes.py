@@ -3,6 +3,7 @@
 
 import contextlib
 import select
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,16 @@ def run(
             f"{words}: exit code {result.returncode}\n{result.stdout}{result.stderr}".rstrip()
         )
     return result
+
+
+def answers(path: Path) -> bool:
+    """Whether a server listens on the Unix socket `path`.
+
+    The file is there before: a server that has bound its socket and does not listen yet refuses
+    whoever connects.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 class Process:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.lab.processes import answers
 
 from heliograph.ovsdb.server import serve
 
@@ -119,7 +120,7 @@ def stock_server(
             )
         )
         deadline = time.monotonic() + 5
-        while not path.exists():
+        while not answers(path):
             assert time.monotonic() < deadline, "the stock ovsdb-server did not start"
             time.sleep(0.01)
         return path

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ovs.db.schema import DbSchema
+from tools.lab.processes import answers
 
 from heliograph.errors import AlreadyRunningError, HeliographError
 from heliograph.ovsdb import ovs_schema, storage, wire
@@ -46,7 +47,7 @@ class ServerProcess:
         self.path.unlink(missing_ok=True)
         self.process = subprocess.Popen([sys.executable, "-c", SERVE, rundir, *dbfile])
         deadline = time.monotonic() + PATIENCE
-        while not self.path.exists():
+        while not answers(self.path):
             assert time.monotonic() < deadline, "the server did not start"
             assert self.process.poll() is None, "the server ended"
             time.sleep(0.01)
