@@ -3,6 +3,7 @@
 # make test      lint and all tests (as root; also: make lint, make unit, make system ...)
 # make demo      port mirroring live, in network namespaces of its own
 # make demo-rspan   a port mirrored into a VLAN and seen on another bridge
+# make demo-erspan  a port mirrored to another host through GRE, ERSPAN II and ERSPAN III
 # make bench     Heliograph beside the Linux bridge and Open vSwitch
 # make soak      many random cases against the model of the rules (CASES=100000 SEED=...)
 # make bpf       compile the data plane anew (installing never compiles)
@@ -12,7 +13,7 @@ export PYTHON
 python := .venv/bin/python
 bpf_sources := $(wildcard bpf/*.[ch])
 
-.PHONY: install packages test-packages dev lint test unit packet system soak bpf demo demo-rspan bench clean
+.PHONY: install packages test-packages dev lint test unit packet system soak bpf demo demo-rspan demo-erspan bench clean
 .DEFAULT_GOAL := install
 .NOTPARALLEL:
 
@@ -29,7 +30,7 @@ packages:
 dev: install test-packages .venv/.installed-dev .cache/ovs/.unpacked
 
 test-packages:
-	@tools/need_packages iproute2 util-linux iputils-ping tcpdump ethtool iperf3
+	@tools/need_packages iproute2 util-linux iputils-ping tcpdump ethtool iperf3 tshark
 
 .venv/.installed-dev: .venv/.installed
 	@tools/make_venv '.[dev]'
@@ -44,11 +45,14 @@ lint: dev
 	@$(python) -m mypy --no-error-summary
 	@$(if $(bpf_sources),.venv/bin/clang-format --dry-run --Werror $(bpf_sources))
 
-test: lint
-	@$(python) -m pytest -q tests
+test: lint unit packet system
+
+# System tests mostly wait: four at once take a third of the time, on two processors too.
+system: at_once = -n 4 --dist worksteal
+unit: at_once = -n 2 --dist worksteal
 
 unit packet system: dev
-	@$(python) -m pytest -q tests/$@
+	@$(python) -m pytest -q $(at_once) tests/$@
 
 soak: dev
 	@CASES=$(CASES) SEED=$(SEED) $(python) -m tools.soak
@@ -56,8 +60,8 @@ soak: dev
 bpf: dev
 	@$(python) -m tools.build_bpf
 
-demo demo-rspan: install
-	@tools/need_packages iproute2 util-linux iputils-ping tcpdump
+demo demo-rspan demo-erspan: install
+	@tools/need_packages iproute2 util-linux iputils-ping tcpdump $(if $(findstring erspan,$@),tshark)
 	@$(python) -m tools.$(subst -,_,$@)
 
 bench: dev

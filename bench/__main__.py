@@ -2,12 +2,13 @@
 """`make bench`: every contender in one run, turn by turn, medians of several turns.
 
 Those of one part stand ready at the same time and take turns, so that what else the machine does
-meets them alike. Everything lives in namespaces and is gone at the end. It takes about 8 minutes.
+meets them alike. Everything lives in namespaces and is gone at the end. It takes about 10 minutes.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.lab.lab import Lab, sweep
@@ -19,15 +20,30 @@ from bench.macs import ManyMacs, flood
 from bench.memory import add_ports, memory
 from bench.program import nanoseconds
 from bench.report import Report
-from bench.rigs import CONTENDERS, UNMIRRORED, Rig, heliograph, open_vswitch
+from bench.rigs import (
+    CONTENDERS,
+    INTO_GRE,
+    MIRRORED,
+    TUNNELLERS,
+    UNMIRRORED,
+    WIRE_FRAMES,
+    Build,
+    Mirroring,
+    Rig,
+    heliograph,
+    open_vswitch,
+)
 from bench.traffic import small_frames, start_server, tcp_stream, udp_frame
 
 TCP = "one TCP stream (both ends on one CPU), Gbit/s"
-STREAM_LOST = "that TCP stream, % of copies lost"
+STREAM_LOST = "that TCP stream, % of frames lost"
+STREAM_COPIES_LOST = "that TCP stream, % of copies lost"
 SMALL = "60-byte frames, frames/s"
 LOST = "60-byte frames, % lost"
 COPIES_LOST = "60-byte frames, % of copies lost"
 DELAY = "a running flow is mirrored, ms after ovs-vsctl returned"
+OF_TUNNELS = "tunnels: "
+TIMES = "tunnels: what a mirror into GRE leaves, times that of"
 PROGRAM = "ingress program, ns/frame"
 PROGRAM_PORTS = "ingress program by ports of the bridge (without devices), ns/frame"
 PROGRAM_MACS = "ingress program by MACs learned, ns/frame"
@@ -40,22 +56,53 @@ def _say(text: str) -> None:
 
 
 def throughput(report: Report, rounds: int, seconds: float) -> None:
+    _contest(report, CONTENDERS, "", rounds, seconds)
+
+
+def tunnels(report: Report, rounds: int, seconds: float) -> None:
+    """Mirrors into tunnels, beside mirrors to a local port."""
+    _contest(report, TUNNELLERS, OF_TUNNELS, rounds, seconds)
+    gre = f"Heliograph, {INTO_GRE}"
+    for what, base in (
+        (TCP, f"Heliograph, {WIRE_FRAMES}"),
+        (TCP, f"Open vSwitch userspace, {INTO_GRE}"),
+        (SMALL, f"Heliograph, {MIRRORED}"),
+    ):
+        times = report.times(OF_TUNNELS + what, gre, base)
+        report.add(TIMES, f"{base}: {what}", *times)
+
+
+def _contest(
+    report: Report,
+    contenders: Sequence[tuple[Build, Mirroring]],
+    part: str,
+    rounds: int,
+    seconds: float,
+) -> None:
+    """Both loads on each in turn; `part` is put before the names of the figures."""
+
+    def add(what: str, rig: Rig, value: float) -> None:
+        report.add(part + what, str(rig), value)
+
     with Lab() as lab:
         rigs: list[Rig] = []
-        for build, how in CONTENDERS:
+        for build, how in contenders:
             rigs.append(build(lab, how))
             start_server(lab, rigs[-1])
         for turn in range(rounds):
-            _say(f"throughput, turn {turn + 1} of {rounds}")
+            _say(f"{part}turn {turn + 1} of {rounds}")
             for rig in rigs:
-                stream = tcp_stream(rig, seconds)
-                report.add(TCP, str(rig), stream.gbit)
+                # In this order: for some seconds after a port's super-frame the copies of its
+                # other frames take the same, longer, way into a tunnel.
                 burst = small_frames(rig, seconds / 2)
-                report.add(SMALL, str(rig), burst.per_second)
-                report.add(LOST, str(rig), burst.lost * 100)
+                add(SMALL, rig, burst.per_second)
+                add(LOST, rig, burst.lost * 100)
+                stream = tcp_stream(rig, seconds)
+                add(TCP, rig, stream.gbit)
+                add(STREAM_LOST, rig, stream.lost * 100)
                 if rig.mirroring.count:
-                    report.add(STREAM_LOST, str(rig), stream.copies_lost * 100)
-                    report.add(COPIES_LOST, str(rig), burst.copies_lost * 100)
+                    add(COPIES_LOST, rig, burst.copies_lost * 100)
+                    add(STREAM_COPIES_LOST, rig, stream.copies_lost * 100)
 
 
 def switches(report: Report, rounds: int, _seconds: float) -> None:
@@ -110,7 +157,7 @@ def _program_alone(report: Report, figure: str, what: str, rounds: int) -> None:
             report.add(what, name, *samples)
 
 
-PARTS = {f.__name__: f for f in (throughput, switches, ports, macs, floods)}
+PARTS = {f.__name__: f for f in (throughput, tunnels, switches, ports, macs, floods)}
 
 
 def main() -> int:

@@ -32,6 +32,11 @@ class Report:
     def median(self, what: str, contender: str) -> float:
         return statistics.median(self.measured[what][contender])
 
+    def times(self, what: str, contender: str, base: str) -> Samples:
+        """How many times the figure of `base` a contender's is, turn by turn."""
+        pairs = zip(self.measured[what][contender], self.measured[what][base], strict=True)
+        return [ours / theirs for ours, theirs in pairs]
+
     def write(self, path: Path) -> None:
         """One JSON object: machine, time, and for each figure its median and all samples.
 

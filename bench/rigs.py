@@ -2,7 +2,8 @@
 """The contenders: each joins guests, with or without mirrors of the first to the third and on.
 
 Guests have one device each and 10.8.0.1, 10.8.0.2 and so on. A mirror copies both directions of
-the first guest's port.
+the first guest's port. If it does so into a tunnel, the third guest is not at the switch but at the
+other end of a wire that the tunnel takes.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace, veth
 from tools.lab.openvswitch import Tools, UserspaceSwitch
 from tools.lab.processes import eventually
+from tools.lab.underlay import DEVICE, FAR, MTU, NEAR, under_ovs
 
 # There when the module br_netfilter is loaded; then it taxes every bridge unless told not to.
 BR_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -27,20 +29,27 @@ class Mirroring:
     vlan: int = 0  # RSPAN: into this VLAN, of which the output is the only port
     snaplen: int = 0
     wire_frames: bool = False  # super-frames go out as the frames of the wire they stand for
+    tunnel: str = ""  # one of TUNNELS, if the output leads to another host
+    mtu: int = MTU  # of the way there
 
     @property
     def in_wire_frames(self) -> bool:
         """Whether a super-frame's copy arrives as several frames."""
-        return self.wire_frames or self.snaplen > 0
+        return self.wire_frames or self.snaplen > 0 or bool(self.tunnel)
 
     def __str__(self) -> str:
         many = "mirror" if self.count == 1 else f"{self.count} mirrors"
         into = f" into VLAN {self.vlan}" if self.vlan else ""
+        into += f" into {self.tunnel}" if self.tunnel else ""
         cut = f", snaplen {self.snaplen}" if self.snaplen else ""
+        cut += f", MTU {self.mtu}" if self.mtu != MTU else ""
         return f"{many}{into}{cut}{', wire frames' if self.wire_frames else ''}"
 
 
-UNMIRRORED, MIRRORED = Mirroring(0), Mirroring()
+# Columns of the interface of a tunnel port.
+TUNNELS = {"GRE": "type=gre", "ERSPAN II": "type=erspan options:erspan_ver=1"}
+UNMIRRORED, MIRRORED, WIRE_FRAMES = Mirroring(0), Mirroring(), Mirroring(wire_frames=True)
+INTO_GRE = Mirroring(tunnel="GRE")
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,11 @@ class OvsRig(Rig):
         words = f"-- --id=@p1 get port {self.port}1"
         for number in range(3, 3 + how.count):
             port, output = f"{self.port}{number}", f"output_port=@p{number}"
+            if how.tunnel:
+                words += (
+                    f" -- add-port br0 {port} -- set interface {port} {TUNNELS[how.tunnel]}"
+                    f" options:remote_ip={FAR.ipv4}"
+                )
             words += f" -- --id=@p{number} get port {port}"
             if how.vlan:  # no other port carries it
                 output = f"output_vlan={how.vlan}"
@@ -139,8 +153,23 @@ def _bring_up(rig: Rig) -> None:
 
 
 def _numbers(how: Mirroring) -> range:
-    """Of the guests: two that talk, and one for each mirror, or one that only listens."""
-    return range(1, 3 + max(how.count, 1))
+    """Of the guests at the switch: two that talk, and one for each mirror, or one that only
+    listens."""
+    return range(1, 3 if how.tunnel else 3 + max(how.count, 1))
+
+
+def _add_collector(lab: Lab, rig: Rig) -> None:
+    """The guest that a tunnel leads to, by a wire to the host's device DEVICE.
+
+    Its MAC address is not FAR's: frames are for another host, and what becomes of them is the same
+    as at the output of any other mirror.
+    """
+    guest = _guest(lab, 3, "eth0")
+    ends = (rig.host, DEVICE), (guest.namespace, guest.device)
+    veth(*ends)
+    for namespace, device in ends:
+        namespace.ip(f"link set {device} mtu {rig.mirroring.mtu}")
+    rig.guests.append(guest)
 
 
 def _veth_guests(lab: Lab, rig: Rig) -> None:
@@ -205,6 +234,9 @@ def open_vswitch(lab: Lab, how: Mirroring) -> OvsRig:
         tools.vsctl(f"add-port br0 p{number}")
     for guest in rig.guests:  # it forwards frames whose checksum is not filled in as they are
         guest.namespace.run("ethtool", "-K", guest.device, "tx", "off")
+    if how.tunnel:
+        _add_collector(lab, rig)
+        under_ovs(tools, host, NEAR, FAR)
     if how.count:
         rig.mirror(how)
     _bring_up(rig)
@@ -223,6 +255,10 @@ def heliograph(lab: Lab, how: Mirroring) -> OvsRig:
         tools.vsctl(f"add-port br0 tap{number} -- set interface tap{number} type=internal")
         switch.move(guest.device, guest.namespace)
         rig.guests.append(guest)
+    if how.tunnel:
+        _add_collector(lab, rig)
+        NEAR.settle(rig.host, DEVICE)
+        rig.host.ip(f"neighbour add {FAR.ipv4} lladdr {FAR.mac} dev {DEVICE}")
     if how.count:
         rig.mirror(how)
     _bring_up(rig)
@@ -244,5 +280,15 @@ CONTENDERS: list[tuple[Build, Mirroring]] = [
     *((build, how) for how in (_TWICE, _FOUR_TIMES) for build in (bridge, heliograph)),
     *((build, _INTO_VLAN) for build in (heliograph, open_vswitch)),
     *((heliograph, Mirroring(snaplen=length)) for length in (64, 32)),
-    (heliograph, Mirroring(wire_frames=True)),
+    (heliograph, WIRE_FRAMES),
+]
+
+# Of copies that go to another host, beside those that stay.
+TUNNELLERS: list[tuple[Build, Mirroring]] = [
+    (heliograph, MIRRORED),
+    (heliograph, WIRE_FRAMES),
+    (heliograph, INTO_GRE),
+    (heliograph, Mirroring(tunnel="ERSPAN II")),
+    (heliograph, Mirroring(tunnel="GRE", mtu=1500)),  # copies of full frames are cut
+    (open_vswitch, INTO_GRE),
 ]

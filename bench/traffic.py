@@ -16,6 +16,7 @@ from bench.sending import Frames
 
 FRAME = 60  # bytes without the frame check sequence, the smallest Ethernet has
 SEGMENT = 1448  # bytes of payload in a frame of TCP: 1,500 less IPv4, TCP and its timestamps
+HEADERS = 14 + 1500 - SEGMENT
 SETTLE = 0.2  # seconds in which the last frames arrive
 
 
@@ -24,6 +25,7 @@ class Stream:
     """What one TCP stream came to."""
 
     gbit: float  # of payload per second
+    lost: float  # share of the frames, in both directions
     copies_lost: float  # share of the copies; 0 without a mirror
 
 
@@ -48,7 +50,7 @@ def tcp_stream(rig: Rig, seconds: float) -> Stream:
     Raises RuntimeError if the rig has a mirror and most of its copies did not arrive.
     """
     first, second = rig.guests[:2]
-    before = first.counters()
+    before, heard = first.counters(), second.counters()
     copied = [guest.received() for guest in rig.outputs]
     # Both ends on one CPU: where the scheduler puts them matters more than what is between.
     cpu = min(os.sched_getaffinity(0))
@@ -60,16 +62,23 @@ def tcp_stream(rig: Rig, seconds: float) -> Stream:
         time.sleep(patience)
     end = json.loads(result.stdout)["end"]
     time.sleep(SETTLE)
-    after = first.counters()
-    sent = after["tx_packets"] - before["tx_packets"]
-    if rig.mirroring.in_wire_frames:  # headers of super-frames are too few to matter
-        sent = (after["tx_bytes"] - before["tx_bytes"]) // SEGMENT
-    due = sent + after["rx_packets"] - before["rx_packets"]
+    ours, theirs = _since(before, first.counters()), _since(heard, second.counters())
+    said = ours["tx_packets"] + theirs["tx_packets"]
+    missed = said - ours["rx_packets"] - theirs["rx_packets"]
+    sent = ours["tx_packets"]
+    if rig.mirroring.in_wire_frames:  # of which all but a super-frame's last are full
+        sent = max(sent, (ours["tx_bytes"] - HEADERS * sent) // SEGMENT)
+    due = sent + ours["rx_packets"]
     copies = [guest.received() - was for guest, was in zip(rig.outputs, copied, strict=True)]
     lost = max((1 - count / due for count in copies), default=0.0)
     if lost > 0.5:
         raise RuntimeError(f"{rig}: only {1 - lost:.0%} of the stream was mirrored")
-    return Stream(float(end["sum_received"]["bits_per_second"]) / 1e9, max(lost, 0.0))
+    gbit = float(end["sum_received"]["bits_per_second"]) / 1e9
+    return Stream(gbit, max(missed / said, 0.0), max(lost, 0.0))
+
+
+def _since(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - value for name, value in before.items()}
 
 
 def udp_frame(sender: Guest, receiver: Guest) -> bytes:

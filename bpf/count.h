@@ -8,10 +8,6 @@ INLINE struct port_counters *port_counters(u32 port)
 	return bpf_map_lookup_elem(&port_stats, &port);
 }
 
-/* Keeps a value in its register from here on: one that is checked and then read from the stack
- * again is unchecked to the verifier. */
-#define HOLD(value) asm volatile("" : "+r"(value))
-
 INLINE void count_drop(u32 port, u32 reason, u32 packets)
 {
 	struct port_counters *counters = port_counters(port);
@@ -61,6 +57,15 @@ FUNCTION u32 segment_headers(struct __sk_buff *skb)
 		if (bpf_skb_load_bytes(skb, offset + 6, &protocol, 1))
 			return 0;
 		offset += 40;
+		for (int i = 0; i < 4; i++) {
+			u8 option[2];
+			if (protocol != 0 && protocol != 43 && protocol != 60)
+				break; /* hop by hop, routing, destination: RFC 8200 */
+			if (bpf_skb_load_bytes(skb, offset, option, 2))
+				return 0;
+			protocol = option[0];
+			offset += (option[1] + 1) * 8;
+		}
 	} else {
 		return 0;
 	}

@@ -2,6 +2,7 @@
 /* Cutting a copy to its mirror's snaplen (section 9 of the semantics), in the egress program. */
 #pragma once
 #include "maps.h"
+#include "vlan.h"
 
 enum {
 	TRIM = 84, /* more than any header that sets the kernel's floor, and a legal shrink */
@@ -12,19 +13,11 @@ enum {
 	IPV6 = 0x86dd,
 };
 
-/* Makes the kernel take the frame for IPv4, because of others it takes no header out. It reads
- * the type from the bytes when a tag that is in them is popped: so put one there. */
+/* Makes the kernel take the frame for IPv4, because of others it takes no header out. */
 INLINE long pose_as_ipv4(struct __sk_buff *skb)
 {
-	u16 type = swap16(IPV4), tpid = swap16(0x8100);
-	int bare = !skb->vlan_present;
-	if (bpf_skb_store_bytes(skb, 12, &type, 2, 0))
-		return -1;
-	if (bare && bpf_skb_vlan_push(skb, tpid, 1))
-		return -1;
-	if (bpf_skb_vlan_push(skb, tpid, 1) || bpf_skb_vlan_pop(skb))
-		return -1;
-	return bare ? bpf_skb_vlan_pop(skb) : 0;
+	u16 type = swap16(IPV4);
+	return bpf_skb_store_bytes(skb, 12, &type, 2, 0) ?: retype(skb);
 }
 
 /* The kernel will not cut into headers that it has located. So save the head, take the network
@@ -33,7 +26,11 @@ INLINE long cut_below_floor(struct __sk_buff *skb, u32 length)
 {
 	u8 head[FLOOR_LIMIT];
 	u16 type = swap16(skb->protocol);
-	if (length < 14 || length > FLOOR_LIMIT)
+	if (length < 14)
+		return -1;
+	/* Or both are one comparison of a difference, which Linux 6.12 does not trace back. */
+	HOLD(length);
+	if (length > FLOOR_LIMIT)
 		return -1;
 	if (bpf_skb_load_bytes(skb, 0, head, length))
 		return -1;
@@ -83,7 +80,10 @@ INLINE long cut_in_the_middle(struct __sk_buff *skb, u32 length)
 {
 	u32 zero = 0;
 	struct head *head = bpf_map_lookup_elem(&heads, &zero);
-	if (!head || length < 14 || length > HEAD_LIMIT)
+	if (!head || length < 14)
+		return -1;
+	HOLD(length); /* as above */
+	if (length > HEAD_LIMIT)
 		return -1;
 	if (bpf_skb_load_bytes(skb, 0, head->bytes, length))
 		return -1;

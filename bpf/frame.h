@@ -20,6 +20,7 @@ struct level {
 	u32 candidates; /* mirrors still to be tried */
 	u8 flood;
 	u8 padding;
+	u16 annotation;   /* segment.h */
 	u16 next;         /* port to try next in a flood */
 	u16 mirror;       /* whose copy is flooded (RSPAN), or NO_MIRROR: the frame itself */
 	u16 snaplen;      /* of that copy */
@@ -34,6 +35,7 @@ struct order {
 	u16 port;
 	u16 mirror; /* whose copy it is, or NO_MIRROR */
 	u16 snaplen;
+	u16 annotation;
 	u16 last;         /* nothing else needs the frame: it can be sent itself, not a clone */
 	struct tags tags; /* inside the switch; output() makes them those on the wire */
 };
@@ -85,6 +87,7 @@ struct frame {
 	struct order order;
 	struct order departure;
 	u32 departure_ifindex;
+	u32 departure_mark; /* 0: none of ours */
 	struct fdb_key source;
 	struct fdb_key target;
 	struct fdb_value fresh; /* what is learned of the source */

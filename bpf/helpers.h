@@ -47,5 +47,20 @@ static long (*const bpf_skb_change_tail)(struct __sk_buff *skb, u32 length,
                                          u64 flags) = (void *)BPF_FUNC_skb_change_tail;
 static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, int delta, u32 mode,
                                          u64 flags) = (void *)BPF_FUNC_skb_adjust_room;
+static long (*const bpf_skb_change_head)(struct __sk_buff *skb, u32 room,
+                                         u64 flags) = (void *)BPF_FUNC_skb_change_head;
+static long (*const bpf_redirect_neigh)(u32 ifindex, const struct bpf_redir_neigh *hop, int size,
+                                        u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+static long (*const bpf_csum_diff)(const void *from, u32 from_size, const void *to, u32 to_size,
+                                   u32 seed) = (void *)BPF_FUNC_csum_diff;
+static u32 (*const bpf_get_hash_recalc)(struct __sk_buff *skb) = (void *)BPF_FUNC_get_hash_recalc;
+static u64 (*const bpf_ktime_get_tai_ns)(void) = (void *)BPF_FUNC_ktime_get_tai_ns;
+static long (*const bpf_l3_csum_replace)(struct __sk_buff *skb, u32 offset, u64 from, u64 to,
+                                         u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
+
+/* Keeps a value in its register from here on: one that is checked and then read from the stack
+ * again is unchecked to the verifier. */
+#define HOLD(value) asm volatile("" : "+r"(value))
 
 #define swap16(x) __builtin_bswap16(x)
+#define swap32(x) __builtin_bswap32(x)

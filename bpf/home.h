@@ -26,6 +26,7 @@ struct net_device {
 
 struct sk_buff {
 	struct net_device *dev;
+	u8 ip_summed : 2;
 } KERNEL_TYPE;
 
 extern void *bpf_cast_to_kern_ctx(void *ctx) __attribute__((section(".ksyms")));
@@ -37,4 +38,17 @@ INLINE int at_home(struct __sk_buff *skb)
 {
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
 	return kernel->dev->nd_net.net->ns.inum == home_namespace;
+}
+
+enum { CHECKSUM_PARTIAL = 3, BYTE_OFFSET = 0, LEFT_SHIFT = 4, RIGHT_SHIFT = 5 };
+
+/* Whether the frame's sender has left a checksum for the device to fill in. Of a bit field the
+ * loader tells where it is: its byte, and the shifts that leave its bits alone in 64. */
+INLINE int checksum_pending(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	u64 byte = *((u8 *)kernel + __builtin_preserve_field_info(kernel->ip_summed, BYTE_OFFSET));
+	byte <<= __builtin_preserve_field_info(kernel->ip_summed, LEFT_SHIFT);
+	byte >>= __builtin_preserve_field_info(kernel->ip_summed, RIGHT_SHIFT);
+	return byte == CHECKSUM_PARTIAL;
 }

@@ -34,6 +34,24 @@ struct {
 	__array(values, struct snapshot_map);
 } bridges SEC(".maps");
 
+/* Its one element is replaced when a tunnel or the way of one changes; user space. */
+struct underlay_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct underlay);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct underlay_map);
+} underlay SEC(".maps");
+MAP(endpoints, BPF_MAP_TYPE_HASH, struct endpoint, struct device, MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
+MAP(addresses, BPF_MAP_TYPE_HASH, struct own_address, u32, MAX_ADDRESSES, BPF_F_NO_PREALLOC);
+MAP(sequences, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0);  /* next of a tunnel port */
+MAP(super_seen, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0); /* tick of a port's last super-frame */
+
 MAP(devices, BPF_MAP_TYPE_HASH, u32, struct device, MAX_DEVICES, BPF_F_NO_PREALLOC);
 MAP(rows, BPF_MAP_TYPE_ARRAY, u32, struct row, MAX_ROWS, 0); /* user space: adoption */
 /* Not LRU: one port's flood of MACs would evict a quiet port's (kernel facts, "MAC table"). */

@@ -4,7 +4,7 @@
 #include "count.h"
 #include "frame.h"
 #include "record.h"
-#include "vlan.h"
+#include "segment.h"
 
 /* Protocols that are between neighbours and not to be forwarded: IEEE 802.1D's block, and those
  * that Extreme Networks and Cisco put elsewhere (the list of rule 48). */
@@ -24,13 +24,13 @@ INLINE int reserved_mac(const u8 *mac)
 /* Makes the mirrors of `set` that select this image, seen on `number` with these tags on the
  * wire, the next work. Cost does not depend on how many mirrors there are: one AND. */
 INLINE void select_mirrors(const struct snapshot *bridge, struct frame *frame, u32 set, u32 number,
-                           const struct port *port, const struct tags *wire)
+                           u16 leaving, const struct tags *wire)
 {
 	set &= ~*done_set(frame);
 	if (!set)
 		return;
 	struct tags tags = *wire;
-	if (!inward(bridge, port, number, &tags))
+	if (!inward(bridge, &bridge->ports[number & (MAX_PORTS - 1)], number, &tags))
 		return; /* rule 17 */
 	set &= bridge->vlans[vid(&tags) & (MAX_VLANS - 1)].mirrors;
 	if (!set)
@@ -42,6 +42,7 @@ INLINE void select_mirrors(const struct snapshot *bridge, struct frame *frame, u
 	}
 	level->candidates = set;
 	level->flood = 0;
+	level->annotation = annotation(&tags, leaving);
 	level->tags = tags;
 }
 
@@ -55,9 +56,8 @@ INLINE void count_selection(const struct mirror *mirror, const struct frame *fra
 	counters->selected_bytes += frame->bytes;
 }
 
-INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
+INLINE void count_copy(u32 slot, u32 reason, u32 packets)
 {
-	u32 slot = mirror->slot;
 	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
 	HOLD(reason);
 	if (!counters || reason >= MAX_REASONS)
@@ -71,20 +71,22 @@ INLINE void count_copy(const struct mirror *mirror, u32 reason, u32 packets)
 /* RSPAN: the copy is flooded in the mirror's VLAN, with its own inner tag and priority (rules 44
  * to 50). Nothing goes out for a frame of that VLAN, or one between neighbours. */
 INLINE enum turn flood_copy(struct frame *frame, const struct mirror *mirror, u32 number,
-                            const struct tags *tags)
+                            const struct level *selected)
 {
+	const struct tags *tags = &selected->tags;
 	u16 vlan = mirror->output_vlan;
 	if (vid(tags) == vlan || reserved_mac(frame->target.mac))
 		return AGAIN;
 	struct level *level = push_level(frame);
 	if (!level) {
-		count_copy(mirror, DROP_TOO_DEEP, frame->packets);
+		count_copy(mirror->slot, DROP_TOO_DEEP, frame->packets);
 		return AGAIN;
 	}
 	level->flood = 1;
 	level->next = 0;
 	level->mirror = number;
 	level->snaplen = mirror->snaplen;
+	level->annotation = selected->annotation;
 	level->tags = *tags;
 	if (!tags->number)
 		push_tag(&level->tags, 0x8100, 0);
@@ -114,11 +116,12 @@ FUNCTION enum turn next_copy(const struct snapshot *bridge, struct frame *frame,
 	else
 		count_selection(mirror, frame);
 	if (mirror->output_vlan)
-		return flood_copy(frame, mirror, number, &level->tags);
+		return flood_copy(frame, mirror, number, level);
 	frame->order = (struct order){
 	    .port = mirror->output_port,
 	    .mirror = number,
 	    .snaplen = mirror->snaplen,
+	    .annotation = level->annotation,
 	    .tags = level->tags,
 	};
 	return ORDERED;

@@ -25,8 +25,12 @@ FUNCTION u32 normal(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (number == UNKNOWN) {
 		struct level *level = push_level(frame);
 		if (level)
-			*level =
-			    (struct level){.flood = 1, .mirror = NO_MIRROR, .tags = frame->tags};
+			*level = (struct level){
+			    .flood = 1,
+			    .mirror = NO_MIRROR,
+			    .annotation = annotation(&frame->tags, 0),
+			    .tags = frame->tags,
+			};
 		return DELIVERED;
 	}
 	if (number == frame->port)
@@ -35,8 +39,13 @@ FUNCTION u32 normal(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		return DROP_TO_RESERVED;
 	if (apart(bridge, frame, number))
 		return DROP_PROTECTED;
-	frame->order =
-	    (struct order){.port = number, .mirror = NO_MIRROR, .last = 1, .tags = frame->tags};
+	frame->order = (struct order){
+	    .port = number,
+	    .mirror = NO_MIRROR,
+	    .last = 1,
+	    .annotation = annotation(&frame->tags, 0),
+	    .tags = frame->tags,
+	};
 	output(skb, bridge, frame, mode);
 	return DELIVERED;
 }

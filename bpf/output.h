@@ -14,22 +14,30 @@ INLINE u32 outcome(long error)
 	return error == 2 || error == -100 ? DROP_DEVICE_DOWN : DROP_REFUSED;
 }
 
+/* What the segmenter is to do with a frame: its near end's program counts it in, so that whatever
+ * becomes of it there is known. */
+struct errand {
+	u32 mark; /* 0: it is not for the segmenter */
+	u16 annotation;
+};
+
 /* Sends a clone, with an instruction for the target's egress program if the clone must differ
  * from the frame. The frame itself is never changed for a copy's sake. */
 INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 snaplen,
-                      u32 mark)
+                      struct errand errand)
 {
 	u32 zero = 0;
 	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
 	if (!instruction)
 		return DROP_UNTREATED;
-	int same = fits(frame, &frame->order.tags), treat = snaplen || mark || !same;
+	int same = fits(frame, &frame->order.tags), treat = snaplen || errand.mark || !same;
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
 		instruction->pops = frame->raw.number;
 		instruction->snaplen = snaplen;
-		instruction->mark = mark;
+		instruction->mark = errand.mark;
+		instruction->tc_index = errand.annotation;
 		instruction->tags = same ? frame->raw : frame->order.tags;
 	}
 	instruction->active = treat;
@@ -39,9 +47,16 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 	u32 unread = instruction->active;
 	instruction->active = 0;
 	u32 reason = outcome(error);
+	if (errand.mark && !unread)
+		return DELIVERED;
 	if (reason == DELIVERED && unread)
 		return DROP_UNTREATED;
 	return reason == DROP_REFUSED ? instruction->result : reason;
+}
+
+INLINE u32 slot_of(const struct snapshot *bridge, const struct order *order)
+{
+	return bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)].slot;
 }
 
 /* Sends a super-frame's copy through the segmenter, a pair of devices of ours: its near end, by
@@ -50,12 +65,56 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 INLINE u32 send_segments(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
 {
 	const struct order *order = &frame->order;
-	u32 slot = bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)].slot;
-	struct mirror_counters *counters = bpf_map_lookup_elem(&mirror_stats, &slot);
-	u32 reason = send_clone(skb, frame, bridge->segmenter, 0, segment_mark(slot, order->port));
-	if (counters && reason == DELIVERED)
-		counters->segmented += frame->packets;
-	return reason;
+	u32 mark = mark_copy(slot_of(bridge, order), order->port) | MARK_CUT;
+	return send_clone(skb, frame, bridge->segmenter, 0, (struct errand){mark, 0});
+}
+
+/* Whether a frame may be encapsulated at once. Not for a while after a super-frame from the same
+ * port, which takes the longer way through the segmenter: it would overtake that. */
+INLINE u32 may_be_direct(const struct frame *frame)
+{
+	u32 number = frame->port, now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	u32 *seen = bpf_map_lookup_elem(&super_seen, &number);
+	if (!seen)
+		return 0;
+	if (frame->packets > 1 && *seen != now)
+		*seen = now;
+	return frame->packets == 1 && now - *seen > 1;
+}
+
+/* What the mark of a frame for a tunnel port says of tunnels behind it; 0 if there were none, ~0 if
+ * it would go round: a copy of a copy's packet, or a frame that is wrapped up already. */
+INLINE u32 travels(u32 mark, const struct order *order)
+{
+	u32 depth = mark & TRAVELLED_DEPTH, copy = mark & TRAVELLED_COPY;
+	if ((mark & ~(TRAVELLED_COPY | TRAVELLED_DEPTH)) != TRAVELLED)
+		return 0;
+	if (depth >= MAX_TRAVELS || (copy && order->mirror != NO_MIRROR))
+		return ~0u;
+	return depth << MARK_DEPTH_SHIFT | (copy ? MARK_OF_COPY : 0);
+}
+
+/* To a tunnel port: by way of the segmenter, where it is encapsulated (tunnel.h) and counted. */
+INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
+{
+	const struct order *order = &frame->order;
+	u32 ifindex = bridge->ports[order->port & (MAX_PORTS - 1)].ifindex;
+	u32 mark = MARKED | (order->port & MARK_PORT), before = travels(skb->mark, order);
+	if (before == ~0u)
+		return DROP_LOOP;
+	if (order->mirror != NO_MIRROR)
+		mark = mark_copy(slot_of(bridge, order), order->port);
+	mark |= before | MARK_ENCAPSULATE | (order->snaplen ? 0 : MARK_WHOLE);
+	if (may_be_direct(frame))
+		mark |= MARK_DIRECT;
+	if (order->last && !frame->departs) {
+		frame->departure = *order;
+		frame->departure_ifindex = ifindex;
+		frame->departure_mark = mark;
+		frame->departs = 1;
+		return DELIVERED;
+	}
+	return send_clone(skb, frame, ifindex, 0, (struct errand){mark, order->annotation});
 }
 
 /* How much longer than received the frame is with the order's tags. */
@@ -74,13 +133,13 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 	const struct order *order = &frame->order;
 	u32 packets = cut ? 1 : frame->packets;
 	u32 bytes = frame->bytes + packets * tag_bytes(frame);
-	const struct mirror *mirror = &bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)];
+	u32 slot = slot_of(bridge, order);
 	count_delivery(order->port, reason, packets, cut ? cut : bytes);
 	if (order->mirror == NO_MIRROR)
 		return;
-	count_copy(mirror, reason, packets);
+	count_copy(slot, reason, packets);
 	if (cut && frame->packets > 1)
-		count_copy(mirror, DROP_SUPER_FRAME, frame->packets - 1);
+		count_copy(slot, DROP_SUPER_FRAME, frame->packets - 1);
 }
 
 /* Whether frames from where this one came in may not go out by a port (rule 77). */
@@ -154,24 +213,30 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	u32 cut = cut_of(frame), reason = prerequisite(bridge, frame);
 	/* An egress mirror never fires for a patch port (rule 13). */
 	if (reason == DELIVERED && !(port->flags & PORT_PATCH))
-		select_mirrors(bridge, frame, port->destination, number, port, &order->tags);
+		select_mirrors(bridge, frame, port->destination, number, LEAVING, &order->tags);
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
 	frame->outputs += order->mirror == NO_MIRROR;
-	if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
+	if (reason == DELIVERED && port->flags & PORT_TUNNEL) {
+		reason = send_to_tunnel(skb, bridge, frame);
+		cut = 0;
+		if (reason == DELIVERED)
+			return 0; /* counted when it is encapsulated */
+	} else if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
 		reason = send_segments(skb, bridge, frame);
+		cut = 0;
 		if (reason == DELIVERED)
 			return 0; /* its segments are counted when they are delivered */
-		cut = 0;
 	} else if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
 		if (order->last && !frame->departs) {
 			frame->departure = *order;
 			frame->departure_ifindex = port->ifindex;
+			frame->departure_mark = 0;
 			frame->departs = 1 + for_peer(port, frame->target.mac);
 		} else {
-			reason = send_clone(skb, frame, port->ifindex, cut, 0);
+			reason = send_clone(skb, frame, port->ifindex, cut, (struct errand){});
 		}
 	}
 	count_output(bridge, frame, reason, cut);
@@ -206,6 +271,7 @@ FUNCTION enum turn next_flood(const struct snapshot *bridge, struct frame *frame
 	    .port = number,
 	    .mirror = level->mirror,
 	    .snaplen = level->snaplen,
+	    .annotation = level->annotation,
 	    .tags = level->tags,
 	};
 	return ORDERED;

@@ -15,7 +15,14 @@
 	X(SAME_PORT, same_port, "its destination was learned on the port it came in by")         \
 	X(TO_RESERVED, to_reserved, "its destination was learned on a mirror's output port")     \
 	X(PROTECTED, protected, "both ports are protected")                                      \
-	X(NO_PORT, no_port, "no other port carries its VLAN")
+	X(NO_PORT, no_port, "no other port carries its VLAN")                                    \
+	X(KEY, key, "its tunnel key or session ID is not the port's")                            \
+	X(REMOTE, remote, "it came from another host than the port's remote_ip")                 \
+	X(VERSION, version, "its GRE or ERSPAN version is not the port's")                       \
+	X(FRAGMENT, fragment, "the outer packet is a fragment")                                  \
+	X(CHECKSUM, checksum, "a checksum of the outer packet is wrong")                         \
+	X(ECN, ecn, "congestion on its way, and it cannot say so")                               \
+	X(DECAPSULATION, decapsulation, "the kernel refused to take its outer headers off")
 
 #define OUTPUT_REASONS(X)                                                                      \
 	X(NO_DEVICE, no_device, "the port has no device")                                      \
@@ -27,6 +34,11 @@
 	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen")     \
 	X(PATCH_SNAPLEN, patch_snaplen, "a copy with a snaplen does not pass a patch port")    \
 	X(SEGMENTER, segmenter, "lost on its way through the segmenter, whose queue was full") \
+	X(NO_ROUTE, no_route, "there is no route to the tunnel's remote_ip")                   \
+	X(NO_NEIGHBOUR, no_neighbour, "the next hop to remote_ip does not answer")             \
+	X(MTU, mtu, "too long for the way of the tunnel")                                      \
+	X(LOOP, loop, "is a packet of a tunnel already, and would go round")                   \
+	X(ENCAPSULATION, encapsulation, "the kernel refused to encapsulate it")                \
 	X(TOO_DEEP, too_deep, "too many mirrors of copies or patch ports on its way")
 
 #define REASONS(X) FRAME_REASONS(X) OUTPUT_REASONS(X)

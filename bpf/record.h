@@ -50,7 +50,8 @@ FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reaso
 	if (length > IMAGE_BYTES)
 		length = IMAGE_BYTES;
 	event->image_length = length;
-	if (length)
+	HOLD(length);
+	if ((int)length > 0) /* before Linux 6.8 "not 0" tells the verifier nothing */
 		bpf_skb_load_bytes(skb, 0, event->image, length);
 	return 0;
 }

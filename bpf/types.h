@@ -23,9 +23,20 @@ enum limits {
 	VLAN_WORDS = MAX_VLANS / 64,
 	PORT_WORDS = MAX_PORTS / 64,
 	TICK_SHIFT = 30, /* a tick is 2^30 ns of the monotonic clock: 1.07 s, and no division */
+	MAX_ENDPOINTS = 8 * MAX_PORTS,
+	MAX_ADDRESSES = 1 << 16,
 };
 
-enum slot { SLOT_INGRESS, SLOT_EGRESS, SLOT_SEGMENTED, MAX_SLOTS };
+/* An upgrade must find its slots where they were: new ones go to the end. */
+enum slot {
+	SLOT_INGRESS,
+	SLOT_EGRESS,
+	SLOT_SEGMENTED,
+	SLOT_SEGMENTER,
+	SLOT_TUNNELLED,
+	USED_SLOTS,
+	MAX_SLOTS = 16,
+};
 
 enum reason {
 	DELIVERED,
@@ -44,6 +55,7 @@ enum port_flags {
 	PORT_PEER_ELSEWHERE = 1, /* the device's peer is in another namespace, peer_mac known */
 	PORT_PROTECTED = 2,      /* exchanges nothing with its like (rule 77) */
 	PORT_PATCH = 4,          /* no device: leads to `peer_port` of `peer_bridge` */
+	PORT_TUNNEL = 8,         /* its device is the segmenter's near end */
 };
 
 enum bridge_flags {
@@ -105,6 +117,90 @@ struct snapshot {
 	struct vlan vlans[MAX_VLANS];
 };
 
+enum tunnel_kind { NO_TUNNEL, GRE, ERSPAN_II, ERSPAN_III, VXLAN };
+
+enum tunnel_flags {
+	TUNNEL_IPV6 = 1,
+	TUNNEL_KEY = 2,          /* GRE: send the key field (rule 104) */
+	TUNNEL_CHECKSUM = 4,     /* of GRE or UDP */
+	TUNNEL_SEQUENCE = 8,     /* GRE: send the sequence field */
+	TUNNEL_DF = 16,          /* rule 111 */
+	TUNNEL_INHERIT_TTL = 32, /* rule 110 */
+	TUNNEL_INHERIT_TOS = 64,
+	TUNNEL_CUT = 128,       /* a copy that is too long for the path is cut, not dropped */
+	TUNNEL_DIRECTION = 256, /* ERSPAN: always `direction`, not each copy's own (D5) */
+	TUNNEL_VIA_IPV6 = 512,  /* the next hop has an IPv6 address */
+};
+
+/* An IPv4 or IPv6 address in network byte order, the former in the first word. */
+struct address {
+	u32 words[4];
+};
+
+/* A tunnel port: what its frames are wrapped in, and where that goes now. */
+struct tunnel {
+	u32 kind;    /* enum tunnel_kind */
+	u32 flags;   /* enum tunnel_flags */
+	u32 state;   /* enum reason: why nothing can be sent now, or DELIVERED */
+	u32 ifindex; /* it leaves by */
+	u32 mtu;     /* of an outer packet on the way, in bytes */
+	u32 key;     /* GRE's, VXLAN's VNI, ERSPAN's session ID */
+	u32 erspan_index;
+	u16 dst_port;
+	u8 ttl;
+	u8 tos;
+	u8 hwid; /* ERSPAN */
+	u8 direction;
+	u16 padding;
+	struct address local;
+	struct address remote;
+	struct address hop; /* the next on the way */
+};
+
+/* All that is known of tunnels and of the way they take. Never changed once it is in the map
+ * `underlay`, like a bridge's snapshot. */
+struct underlay {
+	u32 segmenter;          /* ifindex of its near end */
+	u32 tai_offset;         /* seconds that TAI is ahead of UTC */
+	u64 udp_ports[1 << 10]; /* those on which VXLAN ports receive, a bit each */
+	struct tunnel tunnels[MAX_PORTS];
+};
+
+/* What an arrived frame and a tunnel port have in common. Those that miss one thing are known
+ * too, so that what is wrong with a frame is counted where it is looked for. */
+enum match {
+	MATCH_ALL,       /* key and remote address are the port's */
+	MATCH_KEY,       /* the port takes any remote address (remote_ip=flow) */
+	MATCH_REMOTE,    /* the port takes any key (key=flow) */
+	MATCH_ANY,       /* both */
+	MATCHES,         /* the end of those; the others are no match, but near: */
+	MISSED_REMOTE,   /* a port with this key has another remote address */
+	MISSED_KEY,      /* a port with this remote address has another key */
+	MISSED_PROTOCOL, /* the same, whatever else is in the packet */
+	/* The other way round: what a port sends, `local` being where from. */
+	SENT,
+	SENT_COPY, /* by a port that a mirror's copies go to */
+};
+
+/* endpoints: whose port it is that receives such frames (struct device). `key`, `remote` and
+ * `local` are 0 where they do not count. */
+struct endpoint {
+	u8 kind;  /* enum tunnel_kind; ERSPAN_II for both */
+	u8 match; /* enum match */
+	u8 ipv6;
+	u8 padding;
+	u32 dst_port; /* 0 unless VXLAN; 0 in MISSED_PROTOCOL */
+	u32 key;
+	struct address local;
+	struct address remote;
+};
+
+/* addresses: those of this host at which ports receive that name none. */
+struct own_address {
+	u32 ipv6;
+	struct address address;
+};
+
 /* fdb: the MAC table. A value is replaced as a whole, but for `seen`, one word. */
 struct fdb_key {
 	u8 mac[6];
@@ -151,6 +247,9 @@ struct port_counters {
 	u64 rx_bytes;
 	u64 tx_packets;
 	u64 tx_bytes;
+	u64 handed;  /* packets of the wire that went into the segmenter */
+	u64 arrived; /* and came out of it */
+	u64 cut_mtu; /* frames cut to the MTU of a tunnel's way */
 	u64 drops[MAX_REASONS];
 };
 
@@ -158,8 +257,9 @@ struct mirror_counters {
 	u64 selected; /* packets of the wire */
 	u64 selected_bytes;
 	u64 delivered;
-	u64 segmented; /* handed to the segmenter */
-	u64 arrived;   /* and come out of it */
+	u64 handed;
+	u64 arrived;
+	u64 cut_mtu;
 	u64 drops[MAX_REASONS];
 };
 
@@ -183,7 +283,9 @@ struct instruction {
 	u16 pops;
 	u16 snaplen;
 	u32 result; /* enum reason */
-	u32 mark;   /* 0: leave it */
+	u32 mark;   /* 0: leave it, and `tc_index` too */
+	u16 tc_index;
+	u16 padding;
 	struct tags tags;
 };
 

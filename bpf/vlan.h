@@ -121,3 +121,16 @@ INLINE u32 retag(struct __sk_buff *skb, u32 pops, const struct tags *tags)
 		return DROP_RETAG;
 	return DELIVERED;
 }
+
+/* Has the kernel read a frame's type anew from its bytes: it goes by skb->protocol, which no helper
+ * sets but those for tags, from the bytes behind a tag that is in them. So put one there. */
+INLINE long retype(struct __sk_buff *skb)
+{
+	u16 tpid = swap16(0x8100);
+	u32 bare = !skb->vlan_present;
+	if (bare && bpf_skb_vlan_push(skb, tpid, 1))
+		return -1;
+	if (bpf_skb_vlan_push(skb, tpid, 1) || bpf_skb_vlan_pop(skb))
+		return -1;
+	return bare ? bpf_skb_vlan_pop(skb) : 0;
+}

@@ -7,6 +7,7 @@ its size and the offset of each field.
 
 import hashlib
 import struct
+from typing import TypeGuard
 
 from tools.btf import Array, Btf, Scalar, Struct, Type
 
@@ -23,6 +24,10 @@ STRUCTS = [
     "port_counters",
     "mirror_counters",
     "row",
+    "tunnel",
+    "endpoint",
+    "own_address",
+    "underlay",
     "tags",
     "instruction",
     "event",
@@ -38,6 +43,9 @@ ENUMS = [
     "port_flags",
     "bridge_flags",
     "event_kind",
+    "tunnel_kind",
+    "tunnel_flags",
+    "match",
 ]
 CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -83,10 +91,17 @@ def code(kind: Type) -> str | None:
     """The struct module's code for a field, or None if it holds structs."""
     if isinstance(kind, Scalar):
         return CODES[kind.size]
+    if is_address(kind):
+        return f"{kind.size}s"
     if isinstance(kind, Array) and isinstance(kind.element, Scalar):
         one = CODES[kind.element.size]
         return f"{kind.count}s" if one == "B" else f"{kind.count}{one}"
     return None
+
+
+def is_address(kind: Type) -> TypeGuard[Struct]:
+    """Whether it is one of a packet's addresses, which are bytes to Python."""
+    return isinstance(kind, Struct) and kind.name == "address"
 
 
 def flat(layout: Struct) -> str | None:
@@ -105,7 +120,8 @@ def emit_flat(layout: Struct) -> str:
             spread.append(f"*self.{name}")
             index += kind.count
         else:
-            fields.append(f"    {name}: {'bytes' if isinstance(kind, Array) else 'int'}")
+            text = isinstance(kind, Array) or is_address(kind)
+            fields.append(f"    {name}: {'bytes' if text else 'int'}")
             picks.append(f"values[{index}]")
             spread.append(f"self.{name}")
             index += 1

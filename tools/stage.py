@@ -31,10 +31,10 @@ class Claims:
 class Stage:
     """A switch without ports, and what one says and does in front of an audience."""
 
-    def __init__(self, lab: Lab, claim: Claims) -> None:
+    def __init__(self, lab: Lab, claim: Claims, label: str = "host") -> None:
         self.lab = lab
         self.claim = claim
-        self.switch = Heliograph(lab, ephemeral=True)
+        self.switch = Heliograph(lab, ephemeral=True, label=label)
 
     def start(self) -> None:
         rundir = self.switch.rundir

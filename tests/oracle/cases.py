@@ -72,6 +72,7 @@ def _port(rng: Random, number: int, peer: tuple[int, int] | None, *, there: bool
         service_tpid=rng.choice([0x88A8, 0x88A8, 0x8100]),
         customer_vlans=_some(rng, VLANS, 3) if mode == VlanMode.DOT1Q_TUNNEL else frozenset(),
         peer=peer,
+        tunnel=device and not there and rng.randrange(6) == 0,
     )
 
 
@@ -114,7 +115,8 @@ def _wiring(rng: Random) -> Wiring:
 def configuration(rng: Random, wiring: Wiring | None = None) -> Configuration:
     """One or two bridges with up to 8 ports and 6 mirrors in all, and a MAC table.
 
-    Of a given `wiring` every port has its device.
+    Of a given `wiring` every port has its device. Others may be tunnels: until a frame is handed
+    over they are ports like any other, so the model knows nothing of them.
     """
     groups, peers = wiring or _wiring(rng)
     limit = rng.choice((1, 2))

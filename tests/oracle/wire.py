@@ -270,10 +270,11 @@ class Network:
 
     def counts(self, config: Configuration) -> Counts:
         """The counters of all ports and mirrors, by slot."""
-        return (
-            {p.number: self.counters.port(p.number) for b in config.bridges for p in b.ports},
-            {m.slot: self.counters.mirror(m.slot) for b in config.bridges for m in b.mirrors},
+        counts = self.counters.read(
+            [port.number for bridge in config.bridges for port in bridge.ports],
+            [mirror.slot for bridge in config.bridges for mirror in bridge.mirrors],
         )
+        return counts.ports, counts.mirrors
 
     def send(self, batch: list[tuple[int, bytes]]) -> None:
         """Frames out of one processor, in order."""

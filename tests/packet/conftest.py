@@ -6,13 +6,12 @@ Nothing is attached and no device exists, so this says nothing of the egress pro
 tests do.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from tools.lab.lab import Lab, sweep
 
 from heliograph.kernel import bpf, bpffs, layouts, recorder
 from heliograph.kernel.dataplane import DataPlane
@@ -22,6 +21,7 @@ from heliograph.kernel.recorder import Event
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 
 BRIDGE, OTHER_BRIDGE = 3, 4  # any slots; not 0, so that a forgotten slot shows
+SEGMENTER = 900  # ifindex of its near end
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Switch:
             generation=number,
             **more,
         )
+
+    def tunnel(self, name: str, mode: VlanMode = VlanMode.TRUNK, tag: int = 0, **more: Any) -> None:
+        """Add a tunnel port."""
+        self.port(name, mode, tag, tunnel=True, **more)
+        self.entries[name] = replace(self.entries[name], ifindex=SEGMENTER)
 
     def patch(self, name: str, other: "Switch", peer: str, **more: Any) -> None:
         """Add a patch port to this bridge and its peer to the other; `more` is for both."""
@@ -116,6 +121,7 @@ class Switch:
                 mirrors=mirrors,
                 flood_vlans=frozenset(flood_vlans),
                 vlan_limit=vlan_limit,
+                segmenter=SEGMENTER,
             )
         )
 
@@ -128,7 +134,7 @@ class Switch:
         value = layouts.FdbValue(
             port=number,
             generation=number if generation is None else generation,
-            seen=now_tick() - age,
+            seen=(now_tick() - age) % 2**32,
             place=0,
             moved=0,
             moves=0,
@@ -179,8 +185,9 @@ def frame(
 @pytest.fixture(scope="session")
 def plane() -> Iterator[DataPlane]:
     """The data plane, loaded once below a bpffs of its own."""
-    with tempfile.TemporaryDirectory(prefix="heliograph-") as folder:
-        root = Path(folder) / "bpf"
+    sweep()  # a run that was killed has left its own mounted
+    with Lab() as lab:
+        root = lab.path("bpf")
         bpffs.mount(root)
         try:
             loaded = DataPlane.open(root)

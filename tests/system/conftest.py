@@ -29,7 +29,7 @@ def _our_devices() -> set[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def tokens() -> Iterator[list[str]]:
-    """The tokens of all labs; fails at the end of the session if something of them is left."""
+    """The tokens of all labs of this process; fails at its end if something of them is left."""
     sweep()
     before = _our_devices()
     used: list[str] = []

@@ -47,6 +47,14 @@ def silence(namespace: Namespace) -> None:
         namespace.set_sysctl(f"ipv6/conf/{devices}/disable_ipv6", "1")
 
 
+def read_live(switch: Heliograph, ovs: Tools, row: str, table: str) -> dict[str, int]:
+    """The statistics of a Mirror or Port row as they are this moment, as `helio show` does."""
+    counters = live(switch.rundir)
+    assert counters is not None
+    uuid = UUID(ovs.vsctl(f"get {table} {row} _uuid"))
+    return (counters.mirrors if table == "mirror" else counters.ports)[uuid]
+
+
 @dataclass
 class Site:
     """Bridges br0 (tap1, tap2) and br1 (tap3, tap4), each guest silent in a namespace."""
@@ -114,11 +122,8 @@ class Site:
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
 
     def live(self, row: str, table: str = "mirror") -> dict[str, int]:
-        """The statistics of a Mirror or Port row as they are this moment, as `helio show` does."""
-        counters = live(self.switch.rundir)
-        assert counters is not None
-        uuid = UUID(self.ovs.vsctl(f"get {table} {row} _uuid"))
-        return (counters.mirrors if table == "mirror" else counters.ports)[uuid]
+        """The statistics of a Mirror or Port row as they are this moment."""
+        return read_live(self.switch, self.ovs, row, table)
 
     def settled(self, row: str, table: str = "mirror", **wanted: int) -> dict[str, int]:
         """The statistics once they have these values, or as they are after a refresh."""

@@ -11,6 +11,7 @@ from tools.lab.capture import Capture, Frame, Tcpdump, counted, is_chatter
 from tools.lab.lab import Lab, LeftoverError, leftovers, sweep
 from tools.lab.namespaces import Namespace, veth
 from tools.lab.processes import CommandError, Process
+from tools.lab.tshark import GOOD, decode_file
 from tools.lab.watchdog import Watchdog
 
 A_KILLED_RUN = """
@@ -103,6 +104,20 @@ def test_tcpdump_sees_what_was_sent_before_it_was_stopped(
     assert len(frames) == 3, "two requests and the tagged frame, neither ARP nor what right sent"
     assert frames[-1].data == TAGGED
     assert "echo request" in capture.text()[0]
+
+
+def test_tshark_reads_what_tcpdump_wrote(lab: Lab, pair: tuple[Namespace, Namespace]) -> None:
+    left, right = pair
+    capture = Tcpdump(lab, right, "eth0", "icmp")
+    assert left.ping("10.6.0.2", 2) == 2
+    capture.stop()
+    requests = [one for one in decode_file(capture.file) if "icmp" in one.protocols]
+    assert [one["ip.src"] for one in requests] == [["10.6.0.1"]] * 2
+    assert [one.numbers("icmp.seq") for one in requests] == [[1], [2]]
+    assert {field: set(one.checksums[field]) for one in requests for field in ("ip", "icmp")} == {
+        "ip": {GOOD},
+        "icmp": {GOOD},
+    }
 
 
 def test_a_process_that_does_not_get_ready_shows_its_log(lab: Lab) -> None:

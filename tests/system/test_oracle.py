@@ -64,7 +64,9 @@ def test_the_database_shows_what_was_counted(network: wire.Network) -> None:
     while len(vlans) < 1 or len(wanted) < 3:  # a configuration with enough to show
         number += 1
         assert not wire.differences(network, Random(f"{SEED}/{number}"), number, 2 * FRAMES)
-        active = {name: network.counters.mirror(slot) for name, slot in network.mirrors().items()}
+        slots = network.mirrors()
+        read = network.counters.read([], slots.values()).mirrors
+        active = {name: read[slot] for name, slot in slots.items()}
         wanted = {name: counts for name, counts in active.items() if counts.packets}
         printed = network.ovs.vsctl("--bare --columns=name find mirror output_vlan!=[]")
         vlans = wanted.keys() & set(printed.split())

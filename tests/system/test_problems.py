@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.site import silence
 from tools.lab.capture import Capture
 from tools.lab.flow import Flow
 from tools.lab.heliograph import HELIO, Heliograph
@@ -36,7 +37,8 @@ def error(ovs: Tools, interface: str) -> str:
 
 @pytest.fixture
 def bridge(switch: Heliograph, ovs: Tools) -> Heliograph:
-    """A bridge br0 with internal ports tap1 and tap2, up."""
+    """A bridge br0 with internal ports tap1 and tap2, up and silent."""
+    silence(switch.host)
     ovs.vsctl(
         "add-br br0 -- add-port br0 tap1 -- set interface tap1 type=internal"
         " -- add-port br0 tap2 -- set interface tap2 type=internal"
@@ -390,7 +392,8 @@ def test_rows_that_no_device_can_be_made_for(bridge: Heliograph, ovs: Tools) -> 
         (far, "", "the switch's own"),
         ("taken", "internal", "exists already"),
         ("lo", "", "loopback"),
-        ("gre0", "gre", "not supported yet"),
+        ("gre0", "gre", "remote_ip is missing"),
+        ("geneve0", "geneve", "not supported yet"),
     ):
         wanted = ["add-port", "br0", name, "--", "set", "interface", name, f"type={kind}"]
         if not kind:

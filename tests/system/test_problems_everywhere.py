@@ -159,7 +159,7 @@ FAULTS = {
         "add-port br0 OUT -- --id=@back get port OUT -- set mirror MIRROR output_port=@back",
     ),
     "output of an unknown type": Fault(
-        "not supported yet", "set interface OUT type=gre", 'set interface OUT type=\\"\\"'
+        "not supported yet", "set interface OUT type=geneve", 'set interface OUT type=\\"\\"'
     ),
     "output a bond": Fault(
         "bonds are not supported yet",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames and copies go on whatever happens to our processes, and a new start adopts it all."""
 
+import contextlib
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from tools.lab.heliograph import HELIO, Heliograph
 from tools.lab.lab import Lab, mounts_below
 from tools.lab.namespaces import Namespace, veth
 from tools.lab.openvswitch import Tools
-from tools.lab.processes import eventually, run
+from tools.lab.processes import CommandError, eventually, run
 
 
 @dataclass
@@ -238,7 +239,14 @@ def test_one_switch_per_run_directory_and_one_namespace_per_data_plane(
     lab.namespaces.remove(switch.host)
     switch.host.delete()
     switch.host = elsewhere
-    switch.start()
+
+    def starts() -> bool:
+        with contextlib.suppress(CommandError):
+            switch.start()
+            return True
+        return False
+
+    assert eventually(starts), "the kernel takes a namespace down in its own time, but not so long"
     assert "br0" in links(elsewhere)
 
 

@@ -9,6 +9,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from tools.lab.capture import Capture, Frame
+from tools.lab.flow import transfer
 from tools.lab.heliograph import Heliograph
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Tools
@@ -42,18 +43,6 @@ def guests(
     return made
 
 
-def transfer(guests: dict[str, Namespace], address: str = "10.8.0.2") -> None:
-    """SIZE bytes over TCP from p1 to p2."""
-    server = guests["p2"].call(lambda: socket.create_server((address, 5001)))
-    client = guests["p1"].call(lambda: socket.create_connection((address, 5001)))
-    with server, client, server.accept()[0] as receiver:
-        sent = received = 0
-        while received < SIZE:
-            if sent - received < 1 << 17 and sent < SIZE:
-                sent += client.send(bytes(min(1 << 16, SIZE - sent)))
-            received += len(receiver.recv(1 << 20))
-
-
 def statistics(ovs: Tools, table: str, row: str) -> dict[str, int]:
     printed = ovs.vsctl(f"get {table} {row} statistics")
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
@@ -74,7 +63,7 @@ def test_departure_10_every_segments_head_arrives(
 ) -> None:
     ovs.vsctl(MIRROR.format(f"snaplen={snaplen}"))
     with Capture(guests["p3"], "p3") as copies:
-        transfer(guests)
+        transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         frames = copies.everything()
     assert max(len(frame.data) for frame in frames) == snaplen
     # 1,448 bytes of payload a segment: 1,500 less IPv4, TCP and its timestamps.
@@ -99,10 +88,10 @@ def test_departure_10_wire_frames(
     """None larger than the wire's, checksums valid; without the option they are as they come."""
     ovs.vsctl(MIRROR.format(""))
     with Capture(guests["p3"], "p3") as copies:
-        transfer(guests)
+        transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         assert max(frame.length for frame in copies.everything()) > 1514
         ovs.vsctl("set port p3 other_config:heliograph-wire-frames=true")
-        transfer(guests)
+        transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         frames = copies.everything()
         assert max(frame.length for frame in frames) == 1514
         assert not any(frame.pending_checksum for frame in frames)
@@ -112,7 +101,7 @@ def test_departure_10_wire_frames(
             del packet[TCP].chksum
             assert Ether(bytes(packet))[TCP].chksum == told
         ovs.vsctl("remove port p3 other_config heliograph-wire-frames")
-        transfer(guests)
+        transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         assert max(frame.length for frame in copies.everything()) > 1514
 
 
@@ -145,7 +134,7 @@ def test_copies_carry_no_mark_of_ours(
     ovs.vsctl(MIRROR.format("snaplen=64").replace("port p3", "port p4"))
     with switch.host.packet_socket("p4", ETH_P_ALL) as copies:
         copies.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
-        transfer(guests)
+        transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         copies.settimeout(1)
         seen = 0
         while seen < 10:
@@ -166,7 +155,7 @@ def test_departure_10_super_frames_in_a_guests_own_tunnel_are_cut(
         guests[f"p{number}"].address_up("vx", f"10.20.0.{number}/24")
     ovs.vsctl(MIRROR.format("snaplen=1460"))
     with Capture(guests["p3"], "p3") as copies:
-        transfer(guests, "10.20.0.2")
+        transfer(guests["p1"], guests["p2"], "10.20.0.2", SIZE)
         frames = copies.everything()
     assert max(len(frame.data) for frame in frames) == 1460
     assert len(frames) > SIZE // 1400

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = {str(n) for n in (*range(1, 87), *range(91, 103), *range(125, 128))}
+RULES = {str(n) for n in (*range(1, 87), *range(91, 128))}
 DEPARTURES = {f"D{number}" for number in range(1, 13)}
 ROW = re.compile(r"\| (D?\d+) \| ([^|]*?) \| ([^|]*?) \| ([^|]*?) \|")
 NUMBERS = re.compile(r"\brules? ((?:\d+|and|to|,|\s)+)")

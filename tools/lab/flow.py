@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A steady flow of numbered frames, to see which of them arrived where."""
+"""A steady flow of numbered frames, to see which of them arrived where; and a TCP stream."""
 
+import errno
+import socket
 import struct
 import threading
 import time
@@ -14,6 +16,8 @@ from tools.lab.namespaces import Namespace
 NUMBER = struct.Struct("!I")
 ETHERTYPE = b"\x88\xb6"  # the second one for experiments
 PAYLOAD = bytes(42)
+PATIENCE = 10.0  # seconds
+LAG = 0.1
 
 
 class Flow:
@@ -32,9 +36,14 @@ class Flow:
     def _send(self) -> None:
         due = time.monotonic()
         while not self._end.is_set():
-            self._socket.send(self._head + NUMBER.pack(self.sent) + PAYLOAD)
-            self.sent += 1
-            due += self._interval
+            try:
+                self._socket.send(self._head + NUMBER.pack(self.sent) + PAYLOAD)
+                self.sent += 1
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # a full queue, which took nothing
+                    raise
+            # Who was held up makes up for a part of it only: queues are short.
+            due = max(due + self._interval, time.monotonic() - LAG)
             time.sleep(max(0.0, due - time.monotonic()))
 
     def numbers(self, frames: Sequence[Frame]) -> list[int]:
@@ -63,3 +72,16 @@ class Flow:
     ) -> None:
         self.stop()
         self._socket.close()
+
+
+def transfer(source: Namespace, sink: Namespace, address: str, size: int) -> None:
+    """Send `size` bytes over TCP to an address of `sink`; raises TimeoutError if it gets stuck."""
+    server = sink.call(lambda: socket.create_server((address, 5001)))
+    client = source.call(lambda: socket.create_connection((address, 5001), PATIENCE))
+    with server, client, server.accept()[0] as receiver:
+        receiver.settimeout(PATIENCE)
+        sent = received = 0
+        while received < size:
+            if sent - received < 1 << 17 and sent < size:
+                sent += client.send(bytes(min(1 << 16, size - sent)))
+            received += len(receiver.recv(1 << 20))

@@ -2,9 +2,11 @@
 """A network namespace, and what one does in it."""
 
 import ctypes
+import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,6 +16,7 @@ from tools.lab.processes import run
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
+PATIENCE = 1.0  # seconds
 NETNS_DIRECTORY = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,6 +29,20 @@ def _enter(path: Path) -> None:
             raise OSError(ctypes.get_errno(), f"setns {path}")
     finally:
         os.close(descriptor)
+
+
+def _send(sender: socket.socket, frame: bytes) -> None:
+    """Send a frame, once more if a processor's queue is full, which all namespaces share: then it
+    has not left."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            sender.send(frame)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or time.monotonic() > deadline:
+                raise
+        time.sleep(0.001)
 
 
 class Namespace:
@@ -91,7 +108,7 @@ class Namespace:
         """Send raw Ethernet frames (tags in the data) out of a device of this namespace."""
         with self.packet_socket(device, 0) as sender:
             for frame in frames:
-                sender.send(frame)
+                _send(sender, frame)
 
     def address_up(self, device: str, address: str) -> None:
         """Give a device an address ("10.0.0.1/24") and set it up."""

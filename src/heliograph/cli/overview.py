@@ -14,6 +14,7 @@ COLUMNS: dict[str, list[str]] = {
     "Port": ["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "external_ids"],
     "Interface": [
         *("name", "type", "ofport", "error", "mtu", "admin_state", "link_state", "statistics"),
+        *("options", "status"),
     ],
     "Mirror": [
         *("name", "select_all", "select_src_port", "select_dst_port", "select_vlan", "filter"),
@@ -48,6 +49,7 @@ class Port:
     statistics: dict[str, int]
     problems: list[str]
     mirror_output: bool = False  # reserved for copies (rule 51)
+    tunnel: str = ""  # where it leads, of a tunnel port
 
 
 @dataclass
@@ -132,6 +134,7 @@ class _Reader:
             total,
             problems,
             mirror_output,
+            " and ".join(filter(None, map(_tunnel, interfaces))),
         )
 
     def mirror(self, row: Row) -> Mirror:
@@ -208,6 +211,15 @@ def _state(interface: Row) -> str:
     if interface["admin_state"] == "down":
         return "admin down"
     return str(interface["link_state"] or "unknown")
+
+
+def _tunnel(interface: Row) -> str:
+    """Where a tunnel leads, and by which device; "" for other interfaces."""
+    options, status = interface["options"], interface["status"]
+    if not isinstance(options, dict) or "remote_ip" not in options:
+        return ""
+    egress = status.get("tunnel_egress_iface") if isinstance(status, dict) else None
+    return f"{interface['type']} to {options['remote_ip']}" + (f" by {egress}" if egress else "")
 
 
 def _vlan(port: Row) -> str:

@@ -17,6 +17,7 @@ from heliograph.cli.overview import (
     Port,
     overview,
 )
+from heliograph.errors import HeliographError
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
 
@@ -38,7 +39,10 @@ def show(remote: str, rundir: Path, as_json: bool) -> int:
 
 
 async def _fetch(remote: str) -> Replica:
-    client = await Client.connect(remote)
+    try:
+        client = await Client.connect(remote)
+    except HeliographError as error:
+        raise HeliographError(f"{error}: is `helio run` running there?") from error
     try:
         schema = await client.get_schema()
         # An older server, say the distribution's, may lack a column.
@@ -103,7 +107,7 @@ def _ports(ports: list[Port]) -> Iterator[Line]:
             port.name,
             port.vlan,
             port.state + (", mirror output" if port.mirror_output else ""),
-            f"mtu {port.mtu}" if port.mtu else "",
+            f"mtu {port.mtu}" if port.mtu else port.tunnel,
             _traffic("rx", port.statistics),
             _traffic("tx", port.statistics),
         ]
@@ -115,6 +119,8 @@ def _ports(ports: list[Port]) -> Iterator[Line]:
         state = _GOOD if port.state == "up" else _BAD if port.problems else _FAINT
         styles = [_NAME, "", state, _FAINT, "", ""]
         yield [("", "  port   "), *zip(styles, cells, strict=True)]
+        if port.tunnel:
+            yield from _dropped(port.statistics)
         yield from ([("", "         "), (_BAD, f"! {text}")] for text in port.problems)
 
 
@@ -126,11 +132,17 @@ def _mirror(mirror: Mirror) -> Iterator[Line]:
         ("", f"  {mirror.selects} -> {mirror.output or 'nowhere'}{snaplen}  "),
         ("", _traffic("tx", mirror.statistics).removeprefix("tx ")),
     ]
-    drops = {k: n for k, n in mirror.statistics.items() if k.startswith("drop_") and n}
+    yield from _dropped(mirror.statistics)
+    yield from ([("", "         "), (_BAD, f"! {text}")] for text in mirror.problems)
+
+
+def _dropped(statistics: Mapping[str, int]) -> Iterator[Line]:
+    drops = {k: n for k, n in statistics.items() if k.startswith("drop_") and n}
     if drops:
         reasons = ", ".join(f"{k.removeprefix('drop_')} {n:,}" for k, n in sorted(drops.items()))
         yield [("", "         "), (_BAD, f"dropped {sum(drops.values()):,}: {reasons}")]
-    yield from ([("", "         "), (_BAD, f"! {text}")] for text in mirror.problems)
+    if cut := statistics.get("cut_mtu"):
+        yield [("", "         "), ("", f"cut to the MTU of the tunnel's way: {cut:,}")]
 
 
 def _traffic(direction: str, statistics: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +11,9 @@ from heliograph.kernel import bpf, layouts
 from heliograph.kernel.layouts import Reason
 
 SEGMENTER_SECONDS = 0.005
+READINGS = 5  # in that time
+_PORT_HANDED = layouts.PortCounters._fields.index("handed")
+_MIRROR_HANDED = layouts.MirrorCounters._fields.index("handed")
 _KEYS = dict(zip(list(Reason)[1:-1], layouts.REASON_WORDS, strict=True))
 
 
@@ -21,22 +25,33 @@ class PortCounts:
     rx_bytes: int
     tx_packets: int
     tx_bytes: int
+    cut_mtu: int
     drops: dict[Reason, int]
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorCounts:
-    """`packets` selected = `delivered` + the sum of `drops` (departure D2)."""
+    """`packets` selected = `delivered` + the sum of `drops` (departure D2); `cut_mtu` of those
+    delivered are cut to the MTU of a tunnel's way."""
 
     packets: int
     bytes: int
     delivered: int
+    cut_mtu: int
     drops: dict[Reason, int]
 
     @property
     def copies(self) -> int:
         """Hand-overs tried: with an output_port as many as packets selected."""
         return self.delivered + sum(self.drops.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What slots had counted when they were read together."""
+
+    ports: dict[int, PortCounts]
+    mirrors: dict[int, MirrorCounts]
 
 
 def drop_key(reason: Reason) -> str:
@@ -86,19 +101,53 @@ class Counters:
             CounterMap(mirror_fd, layouts.MIRROR_COUNTERS.size, cpus),
         )
 
-    def port(self, slot: int) -> PortCounts:
-        """What a port has counted."""
-        values = self.port_map.read(slot)
-        received, received_bytes, sent, sent_bytes, *drops = values
-        return PortCounts(received, received_bytes, sent, sent_bytes, _drops(drops))
-
-    def mirror(self, slot: int) -> MirrorCounts:
-        """What a mirror has counted."""
-        values = self.mirror_map.read(slot)
-        selected, selected_bytes, delivered, segmented, arrived, *drops = values
-        if segmented != arrived:
+    def read(self, ports: Iterable[int], mirrors: Iterable[int]) -> Counts:
+        """What these ports and mirrors have counted. It may wait a moment, once for all of them:
+        where others must not, it belongs into a thread."""
+        seen = {slot: _Reading(self.port_map, slot, _PORT_HANDED) for slot in ports}
+        selected = {slot: _Reading(self.mirror_map, slot, _MIRROR_HANDED) for slot in mirrors}
+        away = [r for r in (*seen.values(), *selected.values()) if r.missing]
+        for _ in range(READINGS if away else 0):
             # What is on its way through the segmenter is there in a moment; what is not is lost.
-            time.sleep(SEGMENTER_SECONDS)
-            _, _, delivered, _, arrived, *drops = self.mirror_map.read(slot)
-        drops[Reason.DROP_SEGMENTER] = max(segmented - arrived, 0)
-        return MirrorCounts(selected, selected_bytes, delivered, _drops(drops))
+            time.sleep(SEGMENTER_SECONDS / READINGS)
+            for reading in away:
+                reading.again()
+        return Counts(
+            {slot: _port(reading) for slot, reading in seen.items()},
+            {slot: _mirror(reading) for slot, reading in selected.items()},
+        )
+
+
+class _Reading:
+    """A slot's counters at the moment when the fewest packets were `missing`: lost in the
+    segmenter, or still in it. What went in is read after what came out: none is overlooked."""
+
+    def __init__(self, counters: CounterMap, slot: int, handed: int) -> None:
+        self._counters, self._slot, self._handed = counters, slot, handed
+        self.values = counters.read(slot)
+        self.missing = self.values[handed] - self.values[handed + 1]
+        if self.missing:
+            self.missing = self._missing(self.values)
+
+    def _missing(self, values: list[int]) -> int:
+        later = self._counters.read(self._slot)
+        return max(later[self._handed] - values[self._handed + 1], 0)
+
+    def again(self) -> None:
+        """Read once more."""
+        values = self._counters.read(self._slot)
+        missing = self._missing(values)
+        if missing <= self.missing:
+            self.values, self.missing = values, missing
+
+
+def _port(reading: _Reading) -> PortCounts:
+    received, received_bytes, sent, sent_bytes, _, _, cut, *drops = reading.values
+    drops[Reason.DROP_SEGMENTER] = reading.missing
+    return PortCounts(received, received_bytes, sent, sent_bytes, cut, _drops(drops))
+
+
+def _mirror(reading: _Reading) -> MirrorCounts:
+    selected, selected_bytes, delivered, _, _, cut, *drops = reading.values
+    drops[Reason.DROP_SEGMENTER] = reading.missing
+    return MirrorCounts(selected, selected_bytes, delivered, cut, _drops(drops))

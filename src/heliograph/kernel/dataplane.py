@@ -3,14 +3,16 @@
 
 Everything that must outlive a process is pinned below the bpffs::
 
-    programs          the slots that the stubs tail-call
+    programs-SLOTS    the slots that the stubs tail-call, an array of that many
+    sequences-PORTS   the next sequence number of each tunnel port
+    instructions-SIZE what a program has to say to the next one of the same frame
     layout-DIGEST/    the maps whose layouts have that digest
-    links/IFINDEX-in  and -out: a device's links, which hold the stubs (no dots: bpffs
-                      keeps names with dots for itself)
+    links/IFINDEX-in  and -out: a port's links, which hold the stubs; -tunnel: that of a device
+                      on which tunnels receive (no dots: bpffs keeps names with dots for itself)
 
 A start loads the object anew with the pinned maps of its own layout and swaps the slots (0 frames
-lost, kernel facts, "Lifetime"); maps of another layout are copied as far as they have the same
-shape, and their folder goes when the new configuration is in force.
+lost, kernel facts, "Lifetime"); maps of another layout are carried over (migration.py), and their
+folder goes when the new configuration is in force.
 """
 
 import contextlib
@@ -18,13 +20,14 @@ import os
 import shutil
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
 from heliograph.errors import EnvironmentFaultError
-from heliograph.kernel import bpf, bpffs, layouts, snapshot
+from heliograph.kernel import bpf, bpffs, layouts, migration, snapshot, tunnels
 from heliograph.kernel.counters import Counters
 from heliograph.kernel.fdb import Fdb
 from heliograph.kernel.layouts import Limits, Slot
@@ -34,10 +37,14 @@ _FDB_MAPS = (
     "fdb fdb_order fdb_flaps fdb_learned fdb_removed fdb_port_learned fdb_port_removed"
 ).split()
 _STATISTICS = "port_stats mirror_stats".split()
-_MAPS = "bridges devices rows instructions records frames heads".split() + _FDB_MAPS + _STATISTICS
+_MAPS = (
+    "bridges devices rows records frames heads chunks underlay endpoints addresses "
+    "super_seen outers envelopes"
+).split()
+_MAPS += _FDB_MAPS + _STATISTICS
 # What is worth carrying from one layout into another, if its shape is the same; the rows at once,
 # the others when the new configuration is about to be put in force.
-_CARRIED = _FDB_MAPS + _STATISTICS
+_CARRIED = [*_FDB_MAPS, *_STATISTICS]
 
 ROW_BRIDGES, ROW_PORTS = 0, int(Limits.MAX_BRIDGES)
 ROW_MIRRORS = ROW_PORTS + Limits.MAX_PORTS
@@ -46,6 +53,21 @@ _HOOKS = (
     ("out", "stub_egress", bpf.ATTACH_TCX_EGRESS),
     ("in", "stub_ingress", bpf.ATTACH_TCX_INGRESS),
 )
+_TUNNEL = "tunnel"
+_SLOTS = {
+    Slot.SLOT_INGRESS: "ingress",
+    Slot.SLOT_EGRESS: "egress",
+    Slot.SLOT_SEGMENTED: "segmented",
+    Slot.SLOT_SEGMENTER: "segmenter",
+    Slot.SLOT_TUNNELLED: "tunnelled",
+}
+# Maps that both versions use during an upgrade, by what must be equal of them: the number of
+# entries, or the size of one.
+_LASTING = {
+    "programs": int(Slot.MAX_SLOTS),
+    "sequences": int(Limits.MAX_PORTS),
+    "instructions": layouts.INSTRUCTION_SIZE,
+}
 _CHUNK = 4096  # entries per system call
 _NO_ROW = bytes(16)
 
@@ -69,7 +91,8 @@ class DataPlane:
         self._links = root / "links"
         self._carried = False
         self._attached = self._living_links()
-        self._maps = {name: loaded.map_fd(name) for name in _MAPS}
+        self._underlay: tunnels.UnderlayEntry | None = None
+        self._maps = {name: loaded.map_fd(name) for name in (*_MAPS, *_LASTING)}
         self.counters = Counters.of(self._maps["port_stats"], self._maps["mirror_stats"])
         self.fdb = Fdb(self._maps)
 
@@ -93,20 +116,19 @@ class DataPlane:
         loaded = Object(resources.files(__package__).joinpath("switch.bpf.o").read_bytes())
         loaded.set_constants(".rodata.home", _key(home_namespace()))
         folder = root / f"layout-{layouts.LAYOUT}"
-        reuse = {name: folder / name for name in _MAPS if (folder / name).exists()}
-        if (root / "programs").exists():
-            reuse["programs"] = root / "programs"
-        opened = {name: bpf.get(path) for name, path in reuse.items()}
+        pins = {name: folder / name for name in _MAPS}
+        pins |= {name: root / f"{name}-{entries}" for name, entries in _LASTING.items()}
+        opened = {name: bpf.get(path) for name, path in pins.items() if path.exists()}
         try:
             loaded.load(opened)
         finally:
             for fd in opened.values():
                 os.close(fd)
         folder.mkdir(exist_ok=True)
-        for name in set(_MAPS) - set(reuse):
-            bpf.pin(loaded.map_fd(name), folder / name)
-        if "programs" not in reuse:
-            bpf.pin(loaded.map_fd("programs"), root / "programs")
+        for name in pins.keys() - opened.keys():
+            bpf.pin(loaded.map_fd(name), pins[name])
+        if not (folder / migration.NAMES).exists():
+            migration.pin_names(folder)
         plane = cls(root, loaded)
         plane._carry("rows")
         return plane
@@ -124,32 +146,24 @@ class DataPlane:
             self._carried = True
 
     def _carry(self, name: str) -> None:
-        """Copy a map of every other layout that has one of the same shape."""
         for old in self._root.glob(f"layout-*/{name}"):
-            if old.parent.name == f"layout-{layouts.LAYOUT}":
-                continue
-            source = bpf.get(old)
-            try:
-                shape = bpf.map_shape(source)
-                if shape == bpf.map_shape(self._maps[name]):
-                    _, keys, values, _ = shape
-                    if name in ("port_stats", "mirror_stats"):
-                        values = -(-values // 8) * 8 * bpf.cpu_count()
-                    for key, value in bpf.items(source, keys, values, chunk=_CHUNK):
-                        bpf.update(self._maps[name], key, value)
-            finally:
-                os.close(source)
+            if old.parent.name != f"layout-{layouts.LAYOUT}":
+                migration.carry(old.parent, name, self._maps[name])
 
     def take_over(self) -> None:
-        """Put these programs into the slots: from now on frames meet them. Idempotent."""
-        slots = {
-            Slot.SLOT_INGRESS: "ingress",
-            Slot.SLOT_EGRESS: "egress",
-            Slot.SLOT_SEGMENTED: "segmented",
-        }
-        for slot, name in slots.items():
-            program = self._object.program_fd(name)
-            bpf.update(self._object.map_fd("programs"), _key(slot), _key(program))
+        """Put these programs into the slots: from now on frames meet them. Idempotent.
+
+        Links that an earlier version made have its array, perhaps one of fewer slots.
+        """
+        for array in self._root.glob("programs*"):
+            fd = bpf.get(array)
+            try:
+                _, _, _, slots = bpf.map_shape(fd)
+                for slot, name in _SLOTS.items():
+                    if slot < slots:
+                        bpf.update(fd, _key(slot), _key(self._object.program_fd(name)))
+            finally:
+                os.close(fd)
         for old in self._root.glob("layout-*"):
             if old.name != f"layout-{layouts.LAYOUT}":
                 shutil.rmtree(old)
@@ -183,6 +197,55 @@ class DataPlane:
         """Forget a bridge: its ports drop what comes in."""
         bpf.delete(self._maps["bridges"], _key(slot))
 
+    # Tunnels.
+
+    def put_underlay(self, underlay: tunnels.UnderlayEntry) -> None:
+        """Put the tunnel ports and their ways in force; nothing if they are."""
+        if underlay == self._underlay:
+            return
+        fresh = bpf.create_array(layouts.UNDERLAY_SIZE, 1, "underlay")
+        try:
+            bpf.update(fresh, _key(0), tunnels.pack(underlay))
+            bpf.update(self._maps["underlay"], _key(0), _key(fresh))
+        finally:
+            os.close(fresh)
+        endpoints, addresses = tunnels.endpoints(underlay), tunnels.addresses(underlay)
+        self._put_all("addresses", (layouts.OWN_ADDRESS.size, 4), addresses)
+        self._put_all("endpoints", (layouts.ENDPOINT.size, layouts.DEVICE.size), endpoints)
+        self._underlay = underlay
+
+    @property
+    def underlay(self) -> tunnels.UnderlayEntry | None:
+        """The tunnel ports and ways in force; None if an earlier process put them there."""
+        return self._underlay
+
+    def _put_all(self, name: str, sizes: tuple[int, int], wanted: Mapping[bytes, bytes]) -> None:
+        """Have these entries in a hash map, and no others."""
+        table = self._maps[name]
+        there = dict(bpf.items(table, *sizes, chunk=_CHUNK))
+        for key in there.keys() - wanted.keys():
+            bpf.delete(table, key)
+        for key, port in wanted.items():
+            if there.get(key) != port:
+                bpf.update(table, key, port)
+
+    def restart_sequence(self, port: int) -> None:
+        """Have the sequence numbers of a tunnel port begin at 0 (rules 109 and 114)."""
+        bpf.update(self._maps["sequences"], _key(port), _key(0))
+
+    def receivers(self) -> frozenset[int]:
+        """The devices on which tunnels receive."""
+        return frozenset(int(p.name.split("-")[0]) for p in self._links.glob(f"*-{_TUNNEL}"))
+
+    def attach_receiver(self, ifindex: int) -> None:
+        """Have tunnels receive on a device; nothing if they do. OSError as the kernel says it."""
+        self._forget_dead_link(ifindex, _TUNNEL)
+        self._link(ifindex, _TUNNEL, "stub_tunnelled", bpf.ATTACH_TCX_INGRESS)
+
+    def detach_receiver(self, ifindex: int) -> None:
+        """The host has all that comes in there."""
+        (self._links / f"{ifindex}-{_TUNNEL}").unlink(missing_ok=True)
+
     # Devices.
 
     def devices(self) -> dict[int, tuple[int, int]]:
@@ -202,9 +265,11 @@ class DataPlane:
         bpf.delete(self._maps["devices"], _key(ifindex))
 
     def attached(self) -> frozenset[int]:
-        """The devices that have some link pinned."""
+        """The devices that have some link of a port's pinned."""
         return frozenset(self._attached) | {
-            int(path.name.split("-")[0]) for path in self._links.iterdir()
+            int(path.name.split("-")[0])
+            for path in self._links.iterdir()
+            if not path.name.endswith(_TUNNEL)
         }
 
     def _living_links(self) -> set[int]:
@@ -214,7 +279,7 @@ class DataPlane:
         for path in list(self._links.iterdir()):
             ifindex = int(path.name.split("-")[0])
             if _on_device(path, ifindex):
-                found[ifindex] += 1
+                found[ifindex] += not path.name.endswith(_TUNNEL)
             else:
                 path.unlink()
         return {ifindex for ifindex, links in found.items() if links == len(_HOOKS)}
@@ -222,10 +287,15 @@ class DataPlane:
     def forget_dead_links(self, ifindex: int) -> None:
         """Remove the pins of links whose device is gone: another may have its number now."""
         for suffix, _, _ in _HOOKS:
-            path = self._links / f"{ifindex}-{suffix}"
-            if path.exists() and not _on_device(path, ifindex):
-                path.unlink()
+            if self._forget_dead_link(ifindex, suffix):
                 self._attached.discard(ifindex)
+
+    def _forget_dead_link(self, ifindex: int, suffix: str) -> bool:
+        path = self._links / f"{ifindex}-{suffix}"
+        dead = path.exists() and not _on_device(path, ifindex)
+        if dead:
+            path.unlink()
+        return dead
 
     def attach(self, ifindex: int) -> None:
         """Link the stubs to a device; nothing if they are. OSError as the kernel says it."""
@@ -237,7 +307,9 @@ class DataPlane:
 
     def attach_segmenter(self, near: int, far: int) -> None:
         """Link the two ends of the segmenter (bpf/segment.h); nothing if they are."""
-        self._link(near, "out", "stub_egress", bpf.ATTACH_TCX_EGRESS)
+        self._forget_dead_link(near, "out")
+        self._forget_dead_link(far, "in")
+        self._link(near, "out", "stub_segmenter", bpf.ATTACH_TCX_EGRESS)
         self._link(far, "in", "stub_segmented", bpf.ATTACH_TCX_INGRESS)
         self._attached |= {near, far}
 

@@ -25,6 +25,8 @@ class Limits(IntEnum):
     VLAN_WORDS = 64
     PORT_WORDS = 16
     TICK_SHIFT = 30
+    MAX_ENDPOINTS = 8192
+    MAX_ADDRESSES = 65536
 
 
 class Slot(IntEnum):
@@ -33,7 +35,10 @@ class Slot(IntEnum):
     SLOT_INGRESS = 0
     SLOT_EGRESS = 1
     SLOT_SEGMENTED = 2
-    MAX_SLOTS = 3
+    SLOT_SEGMENTER = 3
+    SLOT_TUNNELLED = 4
+    USED_SLOTS = 5
+    MAX_SLOTS = 16
 
 
 class Reason(IntEnum):
@@ -50,17 +55,29 @@ class Reason(IntEnum):
     DROP_TO_RESERVED = 8
     DROP_PROTECTED = 9
     DROP_NO_PORT = 10
-    DROP_NO_DEVICE = 11
-    DROP_DEVICE_DOWN = 12
-    DROP_REFUSED = 13
-    DROP_RETAG = 14
-    DROP_CUT = 15
-    DROP_UNTREATED = 16
-    DROP_SUPER_FRAME = 17
-    DROP_PATCH_SNAPLEN = 18
-    DROP_SEGMENTER = 19
-    DROP_TOO_DEEP = 20
-    MAX_REASONS = 21
+    DROP_KEY = 11
+    DROP_REMOTE = 12
+    DROP_VERSION = 13
+    DROP_FRAGMENT = 14
+    DROP_CHECKSUM = 15
+    DROP_ECN = 16
+    DROP_DECAPSULATION = 17
+    DROP_NO_DEVICE = 18
+    DROP_DEVICE_DOWN = 19
+    DROP_REFUSED = 20
+    DROP_RETAG = 21
+    DROP_CUT = 22
+    DROP_UNTREATED = 23
+    DROP_SUPER_FRAME = 24
+    DROP_PATCH_SNAPLEN = 25
+    DROP_SEGMENTER = 26
+    DROP_NO_ROUTE = 27
+    DROP_NO_NEIGHBOUR = 28
+    DROP_MTU = 29
+    DROP_LOOP = 30
+    DROP_ENCAPSULATION = 31
+    DROP_TOO_DEEP = 32
+    MAX_REASONS = 33
 
 
 class VlanMode(IntEnum):
@@ -87,6 +104,7 @@ class PortFlags(IntEnum):
     PORT_PEER_ELSEWHERE = 1
     PORT_PROTECTED = 2
     PORT_PATCH = 4
+    PORT_TUNNEL = 8
 
 
 class BridgeFlags(IntEnum):
@@ -104,6 +122,46 @@ class EventKind(IntEnum):
     EVENT_LOOKUP = 2
     EVENT_MIRROR = 3
     EVENT_OUTPUT = 4
+
+
+class TunnelKind(IntEnum):
+    """enum tunnel_kind."""
+
+    NO_TUNNEL = 0
+    GRE = 1
+    ERSPAN_II = 2
+    ERSPAN_III = 3
+    VXLAN = 4
+
+
+class TunnelFlags(IntEnum):
+    """enum tunnel_flags."""
+
+    TUNNEL_IPV6 = 1
+    TUNNEL_KEY = 2
+    TUNNEL_CHECKSUM = 4
+    TUNNEL_SEQUENCE = 8
+    TUNNEL_DF = 16
+    TUNNEL_INHERIT_TTL = 32
+    TUNNEL_INHERIT_TOS = 64
+    TUNNEL_CUT = 128
+    TUNNEL_DIRECTION = 256
+    TUNNEL_VIA_IPV6 = 512
+
+
+class Match(IntEnum):
+    """enum match."""
+
+    MATCH_ALL = 0
+    MATCH_KEY = 1
+    MATCH_REMOTE = 2
+    MATCH_ANY = 3
+    MATCHES = 4
+    MISSED_REMOTE = 5
+    MISSED_KEY = 6
+    MISSED_PROTOCOL = 7
+    SENT = 8
+    SENT_COPY = 9
 
 
 DEVICE = struct.Struct("=HH")
@@ -297,51 +355,55 @@ FDB_FLAP_FROM = 16
 FDB_FLAP_TO = 20
 
 
-PORT_COUNTERS = struct.Struct("=QQQQ21Q")
+PORT_COUNTERS = struct.Struct("=QQQQQQQ33Q")
 
 
 class PortCounters(NamedTuple):
-    """struct port_counters: 200 bytes."""
+    """struct port_counters: 320 bytes."""
 
     rx_packets: int
     rx_bytes: int
     tx_packets: int
     tx_bytes: int
+    handed: int
+    arrived: int
+    cut_mtu: int
     drops: tuple[int, ...]
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4:25])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:40])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, *self.drops)
+        return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQQQ21Q")
+MIRROR_COUNTERS = struct.Struct("=QQQQQQ33Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 208 bytes."""
+    """struct mirror_counters: 312 bytes."""
 
     selected: int
     selected_bytes: int
     delivered: int
-    segmented: int
+    handed: int
     arrived: int
+    cut_mtu: int
     drops: tuple[int, ...]
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5:26])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:39])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return MIRROR_COUNTERS.pack(self.selected, self.selected_bytes, self.delivered, self.segmented, self.arrived, *self.drops)
+        return MIRROR_COUNTERS.pack(self.selected, self.selected_bytes, self.delivered, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
 
 ROW = struct.Struct("=16s")
@@ -361,6 +423,92 @@ class Row(NamedTuple):
     def pack(self) -> bytes:
         """To its bytes."""
         return ROW.pack(self.uuid)
+
+
+TUNNEL = struct.Struct("=IIIIIIIHBBBBH16s16s16s")
+
+
+class Tunnel(NamedTuple):
+    """struct tunnel: 84 bytes."""
+
+    kind: int
+    flags: int
+    state: int
+    ifindex: int
+    mtu: int
+    key: int
+    erspan_index: int
+    dst_port: int
+    ttl: int
+    tos: int
+    hwid: int
+    direction: int
+    padding: int
+    local: bytes
+    remote: bytes
+    hop: bytes
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = TUNNEL.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return TUNNEL.pack(self.kind, self.flags, self.state, self.ifindex, self.mtu, self.key, self.erspan_index, self.dst_port, self.ttl, self.tos, self.hwid, self.direction, self.padding, self.local, self.remote, self.hop)
+
+
+ENDPOINT = struct.Struct("=BBBBII16s16s")
+
+
+class Endpoint(NamedTuple):
+    """struct endpoint: 44 bytes."""
+
+    kind: int
+    match: int
+    ipv6: int
+    padding: int
+    dst_port: int
+    key: int
+    local: bytes
+    remote: bytes
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = ENDPOINT.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return ENDPOINT.pack(self.kind, self.match, self.ipv6, self.padding, self.dst_port, self.key, self.local, self.remote)
+
+
+OWN_ADDRESS = struct.Struct("=I16s")
+
+
+class OwnAddress(NamedTuple):
+    """struct own_address: 20 bytes."""
+
+    ipv6: int
+    address: bytes
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = OWN_ADDRESS.unpack(data)
+        return cls(values[0], values[1])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return OWN_ADDRESS.pack(self.ipv6, self.address)
+
+UNDERLAY_SIZE = 94216
+UNDERLAY_SEGMENTER = 0
+UNDERLAY_TAI_OFFSET = 4
+UNDERLAY_UDP_PORTS = 8
+UNDERLAY_TUNNELS = 8200
 
 
 TAGS = struct.Struct("=HH2H2H")
@@ -384,14 +532,16 @@ class Tags(NamedTuple):
         """To its bytes."""
         return TAGS.pack(self.number, self.priority, *self.tpid, *self.tci)
 
-INSTRUCTION_SIZE = 32
+INSTRUCTION_SIZE = 36
 INSTRUCTION_ACTIVE = 0
 INSTRUCTION_IFINDEX = 4
 INSTRUCTION_POPS = 8
 INSTRUCTION_SNAPLEN = 10
 INSTRUCTION_RESULT = 12
 INSTRUCTION_MARK = 16
-INSTRUCTION_TAGS = 20
+INSTRUCTION_TC_INDEX = 20
+INSTRUCTION_PADDING = 22
+INSTRUCTION_TAGS = 24
 
 
 EVENT = struct.Struct("=HHHHHHHHII256s")
@@ -452,6 +602,13 @@ REASON_WORDS = {
     "to_reserved": "its destination was learned on a mirror's output port",
     "protected": "both ports are protected",
     "no_port": "no other port carries its VLAN",
+    "key": "its tunnel key or session ID is not the port's",
+    "remote": "it came from another host than the port's remote_ip",
+    "version": "its GRE or ERSPAN version is not the port's",
+    "fragment": "the outer packet is a fragment",
+    "checksum": "a checksum of the outer packet is wrong",
+    "ecn": "congestion on its way, and it cannot say so",
+    "decapsulation": "the kernel refused to take its outer headers off",
     "no_device": "the port has no device",
     "device_down": "the device or its peer is down",
     "refused": "the device took no more: queue full or MTU too small",
@@ -461,6 +618,11 @@ REASON_WORDS = {
     "super_frame": "a later segment of a super-frame cut to the snaplen",
     "patch_snaplen": "a copy with a snaplen does not pass a patch port",
     "segmenter": "lost on its way through the segmenter, whose queue was full",
+    "no_route": "there is no route to the tunnel's remote_ip",
+    "no_neighbour": "the next hop to remote_ip does not answer",
+    "mtu": "too long for the way of the tunnel",
+    "loop": "is a packet of a tunnel already, and would go round",
+    "encapsulation": "the kernel refused to encapsulate it",
     "too_deep": "too many mirrors of copies or patch ports on its way",
 }
 
@@ -477,8 +639,15 @@ FRAME_REASONS = frozenset(
         Reason.DROP_TO_RESERVED,
         Reason.DROP_PROTECTED,
         Reason.DROP_NO_PORT,
+        Reason.DROP_KEY,
+        Reason.DROP_REMOTE,
+        Reason.DROP_VERSION,
+        Reason.DROP_FRAGMENT,
+        Reason.DROP_CHECKSUM,
+        Reason.DROP_ECN,
+        Reason.DROP_DECAPSULATION,
     }
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "f8454008ac3c"
+LAYOUT = "b7a93a19052b"

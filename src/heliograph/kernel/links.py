@@ -18,6 +18,7 @@ RTM_GETSTATS: Final = 94
 RTMGRP_LINK: Final = 1
 
 IFF_UP: Final = 0x1
+IFF_POINTOPOINT: Final = 0x10
 IFF_RUNNING: Final = 0x40
 IFF_NOARP: Final = 0x80
 IFF_PROMISC: Final = 0x100
@@ -64,7 +65,8 @@ class Device:
     `kind` is the driver's link kind ("veth", "tun", "bridge"), "" for hardware and loopback;
     `link_type` an ARPHRD_ number (1 is Ethernet); `carrier` means up and able to carry frames
     (IFF_RUNNING: of a veth pair both ends or none); `promiscuous` what a user set, not what
-    programs asked for; `min_mtu`, `max_mtu`, `master`, `peer` are 0 for none; `peer` is an
+    programs asked for; `arp` means that neighbours' link-layer addresses are looked for (by ARP or
+    IPv6 neighbour discovery); `min_mtu`, `max_mtu`, `master`, `peer` are 0 for none; `peer` is an
     ifindex, of another namespace when `peer_elsewhere`.
     """
 
@@ -84,6 +86,7 @@ class Device:
     peer: int
     peer_elsewhere: bool
     carrier_changes: int
+    arp: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ def parse_link(body: bytes) -> Device | None:
         peer=_number(found.get(IFLA_LINK)),
         peer_elsewhere=IFLA_LINK_NETNSID in found,
         carrier_changes=_number(found.get(IFLA_CARRIER_CHANGES)),
+        arp=link_type == ARPHRD_ETHER and not flags & (IFF_NOARP | IFF_POINTOPOINT),
     )
 
 

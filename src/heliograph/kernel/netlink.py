@@ -36,6 +36,7 @@ NETLINK_CAP_ACK: Final = 10
 NETLINK_EXT_ACK: Final = 11
 NLMSGERR_ATTR_MSG: Final = 1
 SO_RCVBUFFORCE: Final = 33
+MSG_TRUNC: Final = int(socket.MSG_TRUNC)  # the enumeration's own & costs as much as a system call
 
 ATTRIBUTE_TYPE_MASK: Final = 0x3FFF  # without the flags "nested" and "network byte order"
 
@@ -133,7 +134,7 @@ def _socket(groups: int) -> socket.socket:
 def _receive(source: socket.socket) -> bytes | None:
     """One datagram; None for one that did not come from the kernel (any process may send)."""
     data, _, flags, sender = source.recvmsg(RECEIVE_SIZE)
-    if flags & socket.MSG_TRUNC:
+    if flags & MSG_TRUNC:
         raise NetlinkError(errno.EMSGSIZE, f"netlink message longer than {RECEIVE_SIZE} bytes")
     return data if sender[0] == 0 else None
 

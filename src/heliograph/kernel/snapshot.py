@@ -26,7 +26,8 @@ class PortEntry:
     `trunks` empty: every VLAN; it is not looked at in access and dot1q-tunnel mode, for which
     `customer_vlans` (empty: all) and `service_tpid` are. `peer_mac` is that of the other end of
     its veth device if that is in another namespace, empty otherwise or if not known. A patch port
-    has no device but a `peer`: the slot of a bridge, and the number of a port there.
+    has no device but a `peer`: the slot of a bridge, and the number of a port there. That of a
+    `tunnel` is the segmenter's near end.
     """
 
     number: int
@@ -41,6 +42,7 @@ class PortEntry:
     service_tpid: int = 0x88A8
     customer_vlans: frozenset[int] = frozenset()
     peer: tuple[int, int] | None = None
+    tunnel: bool = False
 
     def membership(self) -> tuple[bool, frozenset[int]]:
         """The VLANs it is a member of (rules 71, 72, 74): (True, all but these), (False, these)."""
@@ -115,6 +117,7 @@ def _port_flags(port: PortEntry) -> int:
         (PortFlags.PORT_PEER_ELSEWHERE if port.peer_mac else 0)
         | (PortFlags.PORT_PROTECTED if port.protected else 0)
         | (PortFlags.PORT_PATCH if port.peer else 0)
+        | (PortFlags.PORT_TUNNEL if port.tunnel else 0)
     )
 
 

@@ -9,21 +9,27 @@ forwards whatever happens here: a lost connection, a failing pass, the end of th
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from heliograph.errors import HeliographError
+from heliograph.kernel.counters import Counts
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, is_far_end
+from heliograph.kernel.routes import Address, Routes
 from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
 from heliograph.switch import feedback, intent, plan, wanted
+from heliograph.switch.encapsulation import Network
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.macs import MacKeeper
 from heliograph.switch.reconcile import Reconciler
+from heliograph.switch.refusals import Refusals
 from heliograph.switch.restores import Restores
+from heliograph.switch.underlay import Underlay, Wish
 from heliograph.switch.users import Users
 
 log = logging.getLogger(__name__)
@@ -33,6 +39,8 @@ CONNECT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 5.0
 # Between transactions that no configuration change waits for.
 TELL_SECONDS = 0.1
+# That a new tunnel's neighbour has to answer before the tunnel is called done.
+SETTLE_SECONDS = 0.05
 # After a pass, devices that change wait for so many times its duration: a host where they change
 # all the time costs a fifth of a processor at most.
 REST = 4
@@ -113,7 +121,14 @@ class State:
 class Agent:
     """One switch on one database."""
 
-    def __init__(self, remote: str, plane: DataPlane, devices: Devices, restores: Restores) -> None:
+    def __init__(
+        self,
+        remote: str,
+        plane: DataPlane,
+        devices: Devices,
+        routes: Routes,
+        restores: Restores,
+    ) -> None:
         self._remote = remote
         self._plane = plane
         self._devices = devices
@@ -127,6 +142,8 @@ class Agent:
         self._pace = Pace(self._due)
         self._users = Users(devices)
         self._macs = MacKeeper(plane.fdb, self._due.set)
+        self._refusals = Refusals()
+        self._underlay = Underlay(routes, devices, self._pace.stir)
         devices.on_change = lambda names: self._pace.stir()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -181,7 +198,7 @@ class Agent:
             for table, columns in intent.COLUMNS.items()
         }
         replica = await client.monitor(tables, self._due.set)
-        return Session(client, replica, Feedback(replica, self._plane.counters))
+        return Session(client, replica, Feedback(replica))
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
@@ -221,7 +238,8 @@ class Agent:
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
         users = await self._see_users(present)
-        facts = plan.Facts(present, prepared.errors, users, prepared.segmenter)
+        network = await self._see_network(needed, present)
+        facts = plan.Facts(present, prepared.errors, users, prepared.segmenter, network)
         planned = plan.plan(rows, facts, self._reconciler.slots)
         if prepared.segmenter_fault:
             for uuid in needed.cut:
@@ -233,14 +251,39 @@ class Agent:
         self._explain_faults(faults, rows, planned)
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
+        self._refusals.complain(rows, planned, network)
         await self._reconciler.release(needed, present)
-        ports = await self._look(old.ports, planned, present, users)
+        ports = await self._look(old.ports, planned, facts)
         self._log_changes(old, rows, planned)
         self._state = State(config, rows, planned, ports, session)
         if rows.stats_interval != old.rows.stats_interval:
             self._retimed.set()  # a shorter one does not wait for the longer one to pass
         self._untold.set()
         return not faults
+
+    async def _see_network(
+        self, needed: wanted.DevicePlan, present: Mapping[UUID, Device]
+    ) -> Network:
+        """The ways of the tunnels; those that are new wait a moment for their neighbours."""
+        wishes = {
+            uuid: Wish(tunnel.remote, tunnel.local, tunnel.tos or 0, tunnel.family)
+            for uuid, tunnel in needed.tunnels.items()
+        }
+        self._underlay.paths(wishes)
+        await self._underlay.settle(SETTLE_SECONDS)
+        paths = self._underlay.paths(wishes)
+        ports = {device.ifindex for device in present.values()}
+        reception = self._underlay.receivers(wishes, ports)
+        by_index = self._devices.by_index
+        return Network(
+            needed.tunnels,
+            paths,
+            {u: by_index[path.ifindex] for u, path in paths.items() if path.ifindex in by_index},
+            frozenset[Address]().union(*reception.addresses.values()),
+            reception.devices if wishes else frozenset(),
+            round(time.clock_gettime(time.CLOCK_TAI) - time.time()) if wishes else 0,
+            frozenset(device.kind for device in by_index.values()),
+        )
 
     async def _see_users(self, present: Mapping[UUID, Device]) -> dict[UUID, Device]:
         users = {
@@ -254,20 +297,25 @@ class Agent:
         self,
         old: Mapping[UUID, feedback.Port],
         planned: plan.Plan,
-        present: Mapping[UUID, Device],
-        users: Mapping[UUID, Device],
+        facts: plan.Facts,
     ) -> dict[UUID, feedback.Port]:
         """The facts of the working ports' devices, as their users see them."""
         ports = {
             uuid: feedback.Port(number, None, None) for uuid, number in planned.patches.items()
         }
+        for uuid, number in planned.tunnels.items():
+            egress = facts.network.egress.get(uuid)
+            receiving = facts.network.tunnels[uuid].remote is None
+            ports[uuid] = feedback.Port(
+                number, None, None, tunnel=True, egress=egress, receiving=receiving
+            )
         for uuid, number in planned.ports.items():
-            device = present[uuid]
+            device = facts.present[uuid]
             known = old.get(uuid)
             if uuid in planned.errors:
                 continue
             if is_far_end(device):
-                ports[uuid] = feedback.Port(number, device, users.get(uuid))
+                ports[uuid] = feedback.Port(number, device, facts.users.get(uuid))
             elif known and known.device == device and known.number == number:
                 ports[uuid] = known
             else:
@@ -347,8 +395,14 @@ class Agent:
             operations: list[feedback.Operation] | None = None
             waiting = False
             try:
+                counts = await self._count(*session.teller.uncounted(state.planned, state.ports))
                 operations, waiting = session.teller.explain(
-                    state.rows, state.planned, state.ports, state.config, loop.time()
+                    state.rows,
+                    state.planned,
+                    state.ports,
+                    counts,
+                    config=state.config,
+                    now=loop.time(),
                 )
             except OSError as error:
                 session.teller.forget()
@@ -362,6 +416,11 @@ class Agent:
             if not ready:
                 ready = True
                 print("ready", flush=True)
+
+    async def _count(self, ports: Collection[int], mirrors: Collection[int]) -> Counts:
+        if not ports and not mirrors:
+            return Counts({}, {})
+        return await asyncio.to_thread(self._plane.counters.read, ports, mirrors)
 
     async def _write(self, session: Session, operations: list[feedback.Operation]) -> bool:
         if not operations:
@@ -385,11 +444,16 @@ class Agent:
             try:
                 if await self._users.refresh():
                     self._due.set()
-                counted = await self._devices.stats()
+                devices = await self._devices.stats()
+                known = self._state or State()
+                numbers = [port.number for port in known.ports.values()]
+                counts = await self._count(numbers, known.planned.slots.mirrors.values())
+                if self._refusals.take_in(known.planned, counts):
+                    self._due.set()
                 session, state = self._session, self._state
                 if session and state:
                     teller = session.teller
-                    operations = teller.statistics(state.planned, state.ports, counted)
+                    operations = teller.statistics(state.planned, state.ports, counts, devices)
                     await self._write(session, operations)
             except (HeliographError, OSError) as error:
                 self._complain("statistics", error)

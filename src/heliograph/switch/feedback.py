@@ -15,16 +15,15 @@ from uuid import UUID
 
 from heliograph import __version__
 from heliograph.kernel import bpf, bpffs, layouts
-from heliograph.kernel.counters import Counters, MirrorCounts, PortCounts, drop_key
+from heliograph.kernel.counters import Counters, Counts, MirrorCounts, PortCounts, drop_key
 from heliograph.kernel.dataplane import ROW_MIRRORS, ROW_PORTS, read_rows
 from heliograph.kernel.devices import Device, DeviceStats
 from heliograph.kernel.layouts import Limits
 from heliograph.ovsdb.replica import Replica, Row
 from heliograph.ovsdb.values import to_json
-from heliograph.switch import patches
 from heliograph.switch.intent import ERROR_KEY, Intent
 from heliograph.switch.plan import Plan
-from heliograph.switch.wanted import INTERNAL_TYPES
+from heliograph.switch.wanted import SUPPORTED_TYPES
 
 # How often at most the problem of one row is rewritten, in seconds (departure D1).
 PROBLEM_INTERVAL = 1.0
@@ -37,7 +36,8 @@ Columns = dict[str, Any]
 class Port:
     """A working port: our device, and the end that the user sees (None if it cannot be seen).
 
-    A patch port has neither.
+    A patch port has neither, nor has a `tunnel`, whose packets leave by `egress` if there is a way;
+    one that is `receiving` only needs none.
     """
 
     number: int
@@ -45,6 +45,9 @@ class Port:
     user: Device | None
     link_speed: int | None = None
     duplex: str | None = None
+    tunnel: bool = False
+    egress: Device | None = None
+    receiving: bool = False
 
 
 @dataclass(slots=True)
@@ -120,6 +123,7 @@ def mirror_statistics(counts: MirrorCounts, *, flooded: bool) -> dict[str, int]:
     return (
         {"tx_packets": counts.packets, "tx_bytes": counts.bytes}
         | ({"tx_copies": counts.copies} if flooded and counts.copies else {})
+        | ({"cut_mtu": counts.cut_mtu} if counts.cut_mtu else {})
         | {drop_key(reason): number for reason, number in counts.drops.items()}
     )
 
@@ -140,14 +144,25 @@ def interface_statistics(counts: PortCounts, device: DeviceStats | None) -> dict
         "rx_errors": device.rx_errors if device else 0,
         "tx_errors": device.tx_errors if device else 0,
     }
+    if counts.cut_mtu:
+        statistics["cut_mtu"] = counts.cut_mtu
     return statistics | {drop_key(reason): number for reason, number in counts.drops.items()}
 
 
 def _device_columns(port: Port) -> Columns:
     seen = port.user or port.device
+    if port.tunnel:
+        up = port.egress.carrier if port.egress else port.receiving
+        carrier = "up" if up else "down"
+        way = {}
+        if port.egress:
+            way["tunnel_egress_iface"] = port.egress.name
+            way["tunnel_egress_iface_carrier"] = carrier
+        return _NO_DEVICE | {"admin_state": "up", "link_state": carrier, "status": way}
     if seen is None:
         return _NO_DEVICE | {"admin_state": "up", "link_state": "up"}
     return {
+        "status": {},
         "ifindex": seen.ifindex,
         "mac_in_use": seen.mac,
         "mtu": seen.mtu,
@@ -160,6 +175,7 @@ def _device_columns(port: Port) -> Columns:
 
 
 _NO_DEVICE: Columns = {
+    "status": {},
     "ifindex": None,
     "mac_in_use": None,
     "mtu": None,
@@ -175,9 +191,8 @@ class Feedback:
     """Composes the transactions of one database connection. What it composes counts as written
     until `forget` says that it did not arrive."""
 
-    def __init__(self, replica: Replica, counters: Counters) -> None:
+    def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._counters = counters
         self._writer = Writer(replica)
 
     def forget(self) -> None:
@@ -189,10 +204,28 @@ class Feedback:
         root = next(iter(self._replica.tables["Open_vSwitch"].values()), None)
         return root is not None and root["cur_cfg"] != config
 
+    def uncounted(self, plan: Plan, ports: Mapping[UUID, Port]) -> tuple[list[int], list[int]]:
+        """The slots of ports and of mirrors whose statistics have yet to be written at all."""
+        return (
+            [port.number for uuid, port in ports.items() if not self._has_statistics(uuid)],
+            [slot for uuid, slot in plan.slots.mirrors.items() if not self._has_statistics(uuid)],
+        )
+
+    def _has_statistics(self, uuid: UUID) -> bool:
+        return self._writer.has_filled(uuid, "statistics")
+
     def explain(
-        self, intent: Intent, plan: Plan, ports: Mapping[UUID, Port], config: int, now: float
+        self,
+        intent: Intent,
+        plan: Plan,
+        ports: Mapping[UUID, Port],
+        counts: Counts,
+        *,
+        config: int,
+        now: float,
     ) -> tuple[list[Operation], bool]:
-        """What was made of the configuration whose `next_cfg` is `config`, in one transaction.
+        """What was made of the configuration whose `next_cfg` is `config`, in one transaction, with
+        the statistics of what is in `counts`.
 
         Returns the operations, and whether some row's problem must wait for its second to pass.
         """
@@ -205,9 +238,9 @@ class Feedback:
             operations += self._writer.update("Bridge", bridge.uuid, _datapath(bridge, ports))
             for port in bridge.ports:
                 for interface in port.interfaces:
-                    operations += self._interface(interface.uuid, plan, ports)
+                    operations += self._interface(interface.uuid, plan, ports, counts)
             for mirror in bridge.mirrors:
-                operations += self._mirror(mirror.uuid, plan)
+                operations += self._mirror(mirror.uuid, plan, counts)
             rows.append(("Bridge", bridge.uuid))
             rows += [("Port", port.uuid) for port in bridge.ports]
             rows += [("Mirror", mirror.uuid) for mirror in bridge.mirrors]
@@ -227,42 +260,46 @@ class Feedback:
         uuid: UUID,
         plan: Plan,
         ports: Mapping[UUID, Port],
+        counts: Counts,
         devices: Mapping[int, DeviceStats] | None = None,
     ) -> list[Operation]:
-        """State of an Interface; its counters if `devices` is given, or when they are the first."""
+        """State of an Interface, and its statistics if they were counted."""
         error = plan.errors.get(uuid)
         columns: Columns = {"ofport": -1 if error else plan.ofports.get(uuid, -1), "error": error}
         port = ports.get(uuid)
         if port is None:
             return self._writer.update("Interface", uuid, columns | _NO_DEVICE | {"statistics": {}})
         columns |= _device_columns(port)
-        if devices is not None or not self._writer.has_filled(uuid, "statistics"):
+        if port.number in counts.ports:
             device = (devices or {}).get(port.device.ifindex) if port.device else None
-            statistics = interface_statistics(self._counters.port(port.number), device)
+            statistics = interface_statistics(counts.ports[port.number], device)
             columns["statistics"] = dict(sorted(statistics.items()))
         return self._writer.update("Interface", uuid, columns)
 
-    def _mirror(self, uuid: UUID, plan: Plan, *, due: bool = False) -> list[Operation]:
-        """Statistics of a Mirror, if they are due, the first, or none any more."""
+    def _mirror(self, uuid: UUID, plan: Plan, counts: Counts) -> list[Operation]:
+        """Statistics of a Mirror, if they were counted, or none any more."""
         slot = plan.slots.mirrors.get(uuid)
-        if slot is not None and not due and self._writer.has_filled(uuid, "statistics"):
-            return []
         statistics = {}
         if slot is not None:
-            counts = self._counters.mirror(slot)
-            statistics = mirror_statistics(counts, flooded=slot in plan.flooding)
+            if slot not in counts.mirrors:
+                return []
+            statistics = mirror_statistics(counts.mirrors[slot], flooded=slot in plan.flooding)
         columns = {"statistics": dict(sorted(statistics.items()))}
         return self._writer.update("Mirror", uuid, columns)
 
     def statistics(
-        self, plan: Plan, ports: Mapping[UUID, Port], devices: Mapping[int, DeviceStats]
+        self,
+        plan: Plan,
+        ports: Mapping[UUID, Port],
+        counts: Counts,
+        devices: Mapping[int, DeviceStats],
     ) -> list[Operation]:
-        """The counters as they are now, in one transaction."""
+        """The counters as they were read, in one transaction."""
         operations: list[Operation] = []
         for uuid in ports:
-            operations += self._interface(uuid, plan, ports, devices)
+            operations += self._interface(uuid, plan, ports, counts, devices)
         for uuid in plan.slots.mirrors:
-            operations += self._mirror(uuid, plan, due=True)
+            operations += self._mirror(uuid, plan, counts)
         return operations
 
 
@@ -283,7 +320,7 @@ def _switch_columns(replica: Replica, root: Row) -> Columns:
     columns: Columns = {
         "ovs_version": __version__,
         "db_version": replica.schema.version,
-        "iface_types": tuple(sorted(INTERNAL_TYPES | {"system", patches.TYPE})),
+        "iface_types": tuple(sorted((SUPPORTED_TYPES - {""}) | {"system"})),
         "datapath_types": ("netdev", "system"),
     }
     # Set by the system's start-up scripts in other installations: not overwritten.
@@ -330,14 +367,13 @@ def live(rundir: Path) -> LiveCounters | None:
 
 
 def _live(rows: int, counters: Counters) -> LiveCounters:
+    ports = read_rows(rows, ROW_PORTS, Limits.MAX_PORTS)
+    mirrors = read_rows(rows, ROW_MIRRORS, Limits.MAX_MIRROR_SLOTS)
+    counts = counters.read(ports, mirrors)
     return LiveCounters(
         {
-            row: mirror_statistics(counts, flooded=counts.copies != counts.packets)
-            for slot, row in read_rows(rows, ROW_MIRRORS, Limits.MAX_MIRROR_SLOTS).items()
-            for counts in (counters.mirror(slot),)
+            mirrors[slot]: mirror_statistics(found, flooded=found.copies != found.packets)
+            for slot, found in counts.mirrors.items()
         },
-        {
-            row: interface_statistics(counters.port(slot), None)
-            for slot, row in read_rows(rows, ROW_PORTS, Limits.MAX_PORTS).items()
-        },
+        {ports[slot]: interface_statistics(found, None) for slot, found in counts.ports.items()},
     )

@@ -13,6 +13,8 @@ from heliograph.ovsdb.replica import Replica, Row
 
 ERROR_KEY = "heliograph-error"
 
+MTU_OPTION = "heliograph_mtu"  # of tunnels; in external_ids for databases that refuse the option
+
 MAC_AGE_DEFAULT, MAC_AGE_RANGE = 300, (15, 3600)  # seconds; rule 65
 MAC_LIMIT_DEFAULT, MAC_LIMIT_RANGE = 8192, (10, 1_000_000)  # entries; rule 64
 STATS_INTERVAL_DEFAULT = STATS_INTERVAL_LEAST = 5000  # milliseconds; rule 99
@@ -32,7 +34,7 @@ COLUMNS: dict[str, list[str]] = {
     ).split(),
     "Interface": (
         "name type options mac mtu_request ofport ofport_request error ingress_policing_rate "
-        "ingress_policing_kpkts_rate bfd cfm_mpid lldp"
+        "ingress_policing_kpkts_rate bfd cfm_mpid lldp external_ids"
     ).split(),
     "Mirror": (
         "name select_all select_src_port select_dst_port select_vlan output_port output_vlan "
@@ -43,7 +45,10 @@ COLUMNS: dict[str, list[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An Interface row. `untuned`: columns that are set and that this version does not honour."""
+    """An Interface row. `untuned`: columns that are set and that this version does not honour.
+
+    `options` has what external_ids says in an option's place, if the option is not there.
+    """
 
     uuid: UUID
     name: str
@@ -52,8 +57,13 @@ class Interface:
     mtu_request: int | None
     ofport: int | None
     ofport_request: int | None
-    peer: str | None
+    options: Mapping[str, str]
     untuned: tuple[str, ...]
+
+    @property
+    def peer(self) -> str | None:
+        """The other end, of a patch port."""
+        return self.options.get("peer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ def _interface(row: Row) -> Interface:
         mtu_request=row["mtu_request"],
         ofport=row["ofport"],
         ofport_request=row["ofport_request"],
-        peer=row["options"].get("peer"),
+        options={k: v for k, v in row["external_ids"].items() if k == MTU_OPTION} | row["options"],
         untuned=_named(
             row, "ingress_policing_rate", "ingress_policing_kpkts_rate", "bfd", "cfm_mpid", "lldp"
         ),

@@ -16,11 +16,15 @@ from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 
 class Lead(NamedTuple):
     """Where a port leads to: the slot of a bridge, the number of a port there, and whether over
-    a wire (a veth pair), so that mirrors see it come in (they do not on a patch port, rule 13)."""
+    a wire (a veth pair), so that mirrors see it come in (they do not on a patch port, rule 13).
+
+    Packets of a tunnel are `aimed`: they are for one host, and by which port that is reached is not
+    known here; the program itself sees that none goes into its tunnel twice (bpf/tunnel.h)."""
 
     bridge: int
     port: int
     wired: bool
+    aimed: bool = False
 
 
 class Arrival(NamedTuple):
@@ -65,7 +69,7 @@ def _goes_round(
             there = bridges.get(arrival.lead.bridge)
             if there is None or arrival.lead.port in _reserved(there):
                 continue
-            takers = [other for other in there.mirrors if _selects(other, *arrival)]
+            takers = [other for other in there.mirrors if _selects(there, other, *arrival)]
             if mirror in takers:
                 return True
             way.append((arrival, _onward(there, arrival, takers, leads)))
@@ -77,6 +81,8 @@ def _onward(
 ) -> Iterator[Arrival]:
     for other in takers:
         yield from _arrivals_of_copy(bridge, other, arrival.vlan, leads)
+    if arrival.lead.aimed:
+        return
     for lead in _leads_of_forward(bridge, *arrival, leads):
         yield Arrival(lead, arrival.vlan)
 
@@ -120,11 +126,16 @@ def _leads_of_forward(
             yield leads[port.number]
 
 
-def _selects(mirror: MirrorEntry, lead: Lead, vlan: int | None) -> bool:
+def _selects(bridge: BridgeEntry, mirror: MirrorEntry, lead: Lead, vlan: int | None) -> bool:
     """Whether a mirror may take a frame that comes in there, or what it is forwarded as."""
     if vlan is not None:
         if mirror.output_vlan == vlan:
             return False  # rule 47
         if mirror.vlans and vlan not in mirror.vlans:
             return False
-    return (lead.wired and lead.port in mirror.sources) or bool(mirror.destinations - {lead.port})
+    if lead.wired and lead.port in mirror.sources:
+        return True
+    if lead.aimed:  # wherever it is forwarded to
+        others = {port.number for port in _carriers(bridge, vlan)} - {lead.port}
+        return bool(others) and others <= mirror.destinations
+    return bool(mirror.destinations - {lead.port})

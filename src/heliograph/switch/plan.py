@@ -14,8 +14,11 @@ from uuid import UUID
 
 from heliograph.kernel.devices import Device, is_far_end
 from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
+from heliograph.kernel.links import ARPHRD_ETHER
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
-from heliograph.switch import loops, mirrors, patches
+from heliograph.kernel.tunnels import UnderlayEntry
+from heliograph.switch import loops, mirrors, patches, tunnels
+from heliograph.switch.encapsulation import Network
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
 
 OFPORT_LOCAL = 65534  # OFPP_LOCAL of OpenFlow 1.0: the port named like its bridge
@@ -53,6 +56,7 @@ class Facts:
     errors: Mapping[UUID, str] = field(default_factory=dict)
     users: Mapping[UUID, Device] = field(default_factory=dict)
     segmenter: int = 0
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(slots=True)
@@ -60,14 +64,17 @@ class Plan:
     """Desired state of the data plane, and what to write into the rows.
 
     `ports` gives the Port row's number for each Interface row whose device works, `patches` for
-    each patch Interface row that has its peer; `ofports` and `errors`
-    are by Interface UUID; `problems` (heliograph-error) by UUID of any other row.
+    each patch Interface row that has its peer, `tunnels` for each that is a tunnel port; `ofports`
+    and `errors` are by Interface UUID; `problems` (heliograph-error) by UUID of any other row.
     """
 
     bridges: dict[UUID, BridgeEntry] = field(default_factory=dict)
     slots: Slots = field(default_factory=Slots)
     ports: dict[UUID, int] = field(default_factory=dict)
     patches: dict[UUID, int] = field(default_factory=dict)
+    tunnels: dict[UUID, int] = field(default_factory=dict)
+    underlay: UnderlayEntry = field(default_factory=UnderlayEntry)
+    receivers: frozenset[int] = frozenset()
     ofports: dict[UUID, int] = field(default_factory=dict)
     errors: dict[UUID, str] = field(default_factory=dict)
     problems: dict[UUID, str] = field(default_factory=dict)
@@ -212,6 +219,7 @@ class _Planner:
             else:
                 self._too_many_bridges(bridge)
         self._break_loops()
+        self._dig_tunnels()
         if self.intent.uuid and self.intent.untuned:
             self.plan.complain(
                 self.intent.uuid,
@@ -236,10 +244,35 @@ class _Planner:
                     "its output lead to no port that a mirror selects, nor into a circle of ports",
                 )
                 del self.plan.slots.mirrors[uuid]
+            self._close_tunnels(bridge, off)
             if off:
                 entry = self.plan.bridges[bridge.uuid]
                 kept = tuple(mirror for mirror in entry.mirrors if mirror.slot not in looping)
                 self.plan.bridges[bridge.uuid] = replace(entry, mirrors=kept)
+
+    def _close_tunnels(self, bridge: Bridge, off: Collection[UUID]) -> None:
+        """A tunnel whose packets would be mirrored into it again is no port: left without its
+        mirror it would be flooded to."""
+        outputs = {mirror.output_port: mirror for mirror in bridge.mirrors if mirror.uuid in off}
+        for port in bridge.ports:
+            mirror = outputs.get(port.uuid)
+            for interface in port.interfaces:
+                number = self.plan.tunnels.pop(interface.uuid, None) if mirror else None
+                if number is None or mirror is None:
+                    continue
+                egress = self.facts.network.egress[interface.uuid].name
+                text = (
+                    f"its packets leave by {egress}, back into the switch, where mirror "
+                    f"{mirror.name} would copy them into the tunnel again, without end: have the "
+                    "mirror not select that port, or reach remote_ip by another device"
+                )
+                self._fail(interface, text)
+                for other in bridge.mirrors:
+                    if other.output_port == port.uuid and other.uuid not in off:
+                        self.plan.complain(other.uuid, f"its output does not work: {text}")
+                entry = self.plan.bridges[bridge.uuid]
+                kept = tuple(p for p in entry.ports if p.number != number)
+                self.plan.bridges[bridge.uuid] = replace(entry, ports=kept)
 
     def _leads(self) -> dict[int, loops.Lead]:
         """Where ports lead to other ports of this switch, by number."""
@@ -257,6 +290,12 @@ class _Planner:
             if device.kind == "veth" and not device.peer_elsewhere and device.peer in holders:
                 other = holders[device.peer]
                 found[number] = loops.Lead(homes[other], other, wired=True)
+        for uuid, number in self.plan.tunnels.items():
+            egress = self.facts.network.egress.get(uuid)
+            wired = egress and egress.kind == "veth" and not egress.peer_elsewhere
+            if egress and wired and egress.peer in holders:
+                other = holders[egress.peer]
+                found[number] = loops.Lead(homes[other], other, wired=True, aimed=True)
         return found
 
     def _too_many_bridges(self, bridge: Bridge) -> None:
@@ -275,7 +314,9 @@ class _Planner:
     def _bridge(self, bridge: Bridge) -> None:
         surplus = _surplus_vlan_sets(bridge)
         entries = [entry for port in bridge.ports for entry in self._port(bridge, port, surplus)]
-        self.plan.ofports |= _ofports(bridge, self.plan.ports.keys() | self.plan.patches.keys())
+        plan = self.plan
+        working = plan.ports.keys() | plan.patches.keys() | plan.tunnels.keys()
+        plan.ofports |= _ofports(bridge, working)
         self._bridge_problems(bridge)
         self.plan.bridges[bridge.uuid] = BridgeEntry(
             slot=self.plan.slots.bridges[bridge.uuid],
@@ -303,14 +344,62 @@ class _Planner:
             )
         for interface in port.interfaces:
             device, peer = self.present.get(interface.uuid), self._peer(interface)
-            there = device is not None or peer is not None
+            tunnel = interface.uuid in self.facts.network.tunnels
+            there = device is not None or peer is not None or tunnel
             if number is None or refusal or interface.uuid in self.plan.errors or not there:
                 self._fail(interface, refusal or f"no device {interface.name}")
                 continue
-            (self.plan.patches if peer else self.plan.ports)[interface.uuid] = number
-            user = self.facts.users.get(interface.uuid)
-            return [_port_entry(bridge, port, number, (device, user), peer)]
+            if tunnel:
+                self._tunnel_problems(port, interface)
+            working = self.plan.tunnels if tunnel else self.plan.ports
+            (self.plan.patches if peer else working)[interface.uuid] = number
+            ends = device, self.facts.users.get(interface.uuid)
+            entry = _port_entry(bridge, port, number, ends, peer)
+            return [replace(entry, ifindex=self.facts.segmenter, tunnel=True) if tunnel else entry]
         return []
+
+    def _tunnel_problems(self, port: Port, interface: Interface) -> None:
+        path = self.facts.network.paths.get(interface.uuid)
+        if path and path.problem:
+            self.plan.complain(port.uuid, f"sends nothing: {path.problem}")
+        egress = self.facts.network.egress.get(interface.uuid)
+        if egress and egress.link_type != ARPHRD_ETHER:
+            self.plan.complain(
+                port.uuid,
+                f"receives nothing: {egress.name}, by which packets of {interface.name} come, has "
+                "no Ethernet headers: reach remote_ip by a device that has, unless the port is to "
+                "send only, as a mirror's output",
+            )
+        elif egress and egress in self.present.values():
+            self.plan.complain(
+                port.uuid,
+                f"receives nothing: {egress.name}, by which packets of {interface.name} come, is a "
+                "port itself, and what comes in there stays in the switch: move the host's address "
+                "to the port that is named like the bridge",
+            )
+        for remark in tunnels.remarks(interface):
+            self.plan.complain(port.uuid, remark)
+
+    def _dig_tunnels(self) -> None:
+        """What the data plane is to know of the tunnel ports that are left."""
+        network = self.facts.network
+        homes = {p.number: b.slot for b in self.plan.bridges.values() for p in b.ports}
+        outputs = {m.output_port for b in self.plan.bridges.values() for m in b.mirrors}
+        flooded = {
+            port.number
+            for bridge in self.plan.bridges.values()
+            for port in bridge.ports
+            if any(mirror.output_vlan for mirror in bridge.mirrors)
+        }
+        entries = [
+            replace(network.entry(uuid, number, homes[number]), copies=number in outputs | flooded)
+            for uuid, number in sorted(self.plan.tunnels.items(), key=lambda item: item[1])
+        ]
+        if entries:
+            self.plan.receivers = network.receivers
+            self.plan.underlay = UnderlayEntry(
+                self.facts.segmenter, network.tai_offset, network.addresses, tuple(entries)
+            )
 
     def _refusal(
         self, bridge: Bridge, port: Port, number: int | None, surplus: list[frozenset[int]]
@@ -394,6 +483,8 @@ class _Planner:
                 return self.plan.errors[interface.uuid]
             if interface.uuid in self.plan.patches:
                 continue
+            if interface.uuid in self.plan.tunnels:
+                return self.facts.network.problem(interface.uuid)
             device = self.present.get(interface.uuid)
             if device is None:
                 return f"there is no device {interface.name}"

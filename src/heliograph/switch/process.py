@@ -10,6 +10,7 @@ from heliograph.errors import EnvironmentFaultError, HeliographError
 from heliograph.kernel import bpffs
 from heliograph.kernel.dataplane import DataPlane, linked_devices, other_namespace
 from heliograph.kernel.devices import Devices, is_far_end
+from heliograph.kernel.routes import Routes
 from heliograph.switch.agent import Agent
 from heliograph.switch.restores import Restores, put_back
 from heliograph.switch.wire import SEGMENTER
@@ -40,9 +41,9 @@ async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) ->
                 f"the data plane below {root} cannot be opened: {error}"
             ) from error
         try:
-            async with Devices() as devices:
+            async with Devices() as devices, Routes() as routes:
                 restores = Restores(rundir / "devices.json")
-                await Agent(db, plane, devices, restores).run(stop)
+                await Agent(db, plane, devices, routes, restores).run(stop)
         finally:
             plane.close()
             if ephemeral:

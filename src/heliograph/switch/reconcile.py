@@ -6,6 +6,7 @@ bridge is switched over at once; only then devices that are ports no longer go. 
 idempotent, so a pass that was cut short, or a new process, just does the rest.
 """
 
+import errno
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -107,6 +108,8 @@ class Reconciler:
                 done.segmenter = await self._segmenter.prepare()
             except (HeliographError, OSError) as error:
                 done.segmenter_fault = str(error)
+                for uuid in wanted.tunnels:
+                    done.errors[uuid] = f"tunnels need the segmenter's devices: {error}"
         return done
 
     async def _set_offloads(self, wanted: DevicePlan, done: Prepared) -> None:
@@ -257,6 +260,7 @@ class Reconciler:
         """
         self._plane.carry_over()
         self._claim(plan.slots)
+        self._hold_back(plan)
         faults: dict[UUID, str] = {}
         for uuid, bridge in plan.bridges.items():
             if self._bridges.get(bridge.slot) != bridge:
@@ -270,7 +274,9 @@ class Reconciler:
         for slot in gone - {bridge.slot for bridge in plan.bridges.values()}:
             self._plane.clear_bridge(slot)
             self._bridges.pop(slot, None)
+        self._plane.put_underlay(plan.underlay)
         faults |= self._attach(plan, present)
+        faults |= self._attach_receivers(plan)
         self._plane.take_over()
         self._free(plan.slots)
         self.slots = plan.slots
@@ -295,6 +301,44 @@ class Reconciler:
                 errors[uuid] = f"{device.name}: the data plane cannot be attached: {error}"
         return errors
 
+    def _hold_back(self, plan: Plan) -> None:
+        """Tunnels that are new or become others carry nothing until the bridges are switched over
+        too, and those that go stay until then: no frame goes as neither the old rows nor the new
+        ones say. A tunnel of another kind then begins to number its packets anew."""
+        before = self._plane.underlay
+        if before is None:  # an earlier process's, which was as the rows were
+            self._plane.put_underlay(plan.underlay)
+            return
+        leaving = {entry.number: entry for entry in before.tunnels}
+        kept = []
+        for entry in plan.underlay.tunnels:
+            old = leaving.pop(entry.number, None)
+            if old and old.kind != entry.kind:
+                self._plane.restart_sequence(entry.number)
+            if old and replace(old, way=entry.way, copies=entry.copies) == entry:
+                kept.append(entry)
+        if any(self._bridges.get(entry.slot) != entry for entry in plan.bridges.values()):
+            tunnels = sorted([*kept, *leaving.values()], key=lambda entry: entry.number)
+            shared = plan.underlay if plan.underlay.tunnels else before
+            self._plane.put_underlay(replace(shared, tunnels=tuple(tunnels)))
+
+    def _attach_receivers(self, plan: Plan) -> dict[UUID, str]:
+        """Tunnels receive on these devices and on no others."""
+        errors: dict[UUID, str] = {}
+        for ifindex in plan.receivers:
+            device = self._devices.by_index.get(ifindex)
+            try:
+                self._plane.attach_receiver(ifindex)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    continue  # gone a moment ago; its event is on its way
+                name = device.name if device else f"device {ifindex}"
+                text = f"{name}: tunnels cannot receive there: {error}"
+                errors |= dict.fromkeys(plan.tunnels, text)
+        for ifindex in self._plane.receivers() - plan.receivers:
+            self._plane.detach_receiver(ifindex)
+        return errors
+
     def _claim(self, slots: Slots) -> None:
         """Write whose the new slots are, with counters at 0 (rule 102), before they are used."""
         for uuid, slot in slots.bridges.items():
@@ -303,6 +347,7 @@ class Reconciler:
         for uuid, slot in slots.ports.items():
             if self.slots.ports.get(uuid) != slot:
                 self._plane.counters.port_map.zero(slot)
+                self._plane.restart_sequence(slot)
                 self._plane.set_row(ROW_PORTS + slot, uuid)
         for uuid, slot in slots.mirrors.items():
             if self.slots.mirrors.get(uuid) != slot:

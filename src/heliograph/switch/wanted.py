@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which devices the configuration needs. Pure, like all planning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
+from heliograph.errors import UsageError
 from heliograph.kernel.devices import FAR_NAME, NAME_SIZE
-from heliograph.switch import patches
+from heliograph.switch import patches, tunnels
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
+from heliograph.switch.tunnels import Tunnel
 
 INTERNAL_TYPES = {"internal"}
 EXISTING_TYPES = {"", "system"}
-SUPPORTED_TYPES = INTERNAL_TYPES | EXISTING_TYPES | {patches.TYPE}
+SUPPORTED_TYPES = INTERNAL_TYPES | EXISTING_TYPES | {patches.TYPE} | tunnels.TYPES.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,19 @@ class Existing:
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
     """The devices that must be there, by the UUID of their Interface row, and the segmenter
-    (wire.py) if there are Mirror rows whose copies are to be `cut`."""
+    (wire.py) if there are Mirror rows whose copies are to be `cut`, or `tunnels`: Interface rows
+    that need no device but the way to their remote_ip."""
 
     internal: dict[UUID, Internal]
     existing: dict[UUID, Existing]
     errors: dict[UUID, str]
     cut: frozenset[UUID] = frozenset()
+    tunnels: dict[UUID, Tunnel] = field(default_factory=dict)
 
     @property
     def segmenter(self) -> bool:
         """Whether the segmenter is needed."""
-        return bool(self.cut)
+        return bool(self.cut or self.tunnels)
 
 
 def _unfit(name: str) -> str | None:
@@ -85,12 +89,26 @@ def devices(intent: Intent) -> DevicePlan:
         for port in bridge.ports:
             for interface in port.interfaces:
                 _device(wanted, bridge, port, interface)
+    working = {
+        interface.uuid
+        for bridge in once.bridges
+        for port in bridge.ports
+        for interface in port.interfaces
+        if (interface.ofport or -1) > 0
+    }
+    # One that works keeps its place, whatever the name of a newcomer.
+    order = sorted(wanted.tunnels.values(), key=lambda tunnel: tunnel.uuid not in working)
+    refused = tunnels.conflicts(order)
+    wanted.errors.update(refused)
+    for uuid in refused:
+        del wanted.tunnels[uuid]
     return wanted
 
 
 def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface) -> None:
     """Add the device of one interface to what is wanted, or why there is none."""
-    has_device = interface.type != patches.TYPE or interface.name == bridge.name
+    virtual = interface.type in tunnels.TYPES or interface.type == patches.TYPE
+    has_device = not virtual or interface.name == bridge.name
     unfit = _unfit(interface.name) if has_device else None
     if len(port.interfaces) > 1:
         wanted.errors[interface.uuid] = (
@@ -118,8 +136,13 @@ def _device(wanted: DevicePlan, bridge: Bridge, port: Port, interface: Interface
             bridge.name,
             port.wire_frames,
         )
+    elif interface.type in tunnels.TYPES:
+        try:
+            wanted.tunnels[interface.uuid] = tunnels.read(interface)
+        except UsageError as error:
+            wanted.errors[interface.uuid] = str(error)
     elif interface.type not in SUPPORTED_TYPES:
         wanted.errors[interface.uuid] = (
-            f"interface type {interface.type!r} is not supported yet: "
-            'use "internal", "patch", or "" for a device that exists'
+            f"interface type {interface.type!r} is not supported yet: use "
+            f'{", ".join(sorted(SUPPORTED_TYPES - EXISTING_TYPES))}, or "" for a device that exists'
         )

@@ -3,7 +3,8 @@
 
 The segmenter is a pair of devices of ours. A super-frame's copy that is to be cut goes in at its
 near end, which has no offloads, so the kernel makes frames of the wire of it; the program at its
-far end cuts and delivers each. It exists while some mirror has a snaplen.
+far end cuts and delivers each. What goes into a tunnel takes that way, too, to be encapsulated. It
+exists while some mirror has a snaplen, or there is a tunnel.
 """
 
 import logging
@@ -27,7 +28,7 @@ class Segmenter:
 
     def __init__(self, plane: DataPlane, devices: Devices, name: str) -> None:
         """`name` tells switches in one namespace apart."""
-        token = uuid5(NAMESPACE_URL, f"heliograph:segmenter:{name}").hex
+        token = uuid5(NAMESPACE_URL, f"heliograph:segmenter-2:{name}").hex
         self._near_name, self._far_name = f"hg{token[:12]}", f"hg{token[12:24]}"
         self._plane = plane
         self._devices = devices
@@ -46,7 +47,7 @@ class Segmenter:
 
     async def _pair(self) -> tuple[Device, Device]:
         near, far = (self._devices.by_name.get(n) for n in (self._near_name, self._far_name))
-        if near and far and near.admin_up:
+        if near and far and near.admin_up and far.admin_up:
             return near, far
         if near is None or far is None:
             near, far = await self._devices.create_internal(
@@ -55,7 +56,8 @@ class Segmenter:
             log.info("segmenter made (%s)", near.name)
         mute_ipv6(near.name)
         await self._devices.set_offload(near.ifindex, tx=False, tso=False, gso=False)
-        await self._devices.set_up(near.ifindex, True)
+        for end in near, far:
+            await self._devices.set_up(end.ifindex, True)
         return near, far
 
 

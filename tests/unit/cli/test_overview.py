@@ -100,6 +100,20 @@ def test_the_state_of_a_port(interface: dict[str, Any], state: str) -> None:
     assert build({"p": {}}, {"p": interface}).bridges[0].ports[0].state == state
 
 
+@pytest.mark.parametrize(
+    ("status", "tunnel"),
+    [
+        ([["tunnel_egress_iface", "eth0"]], "gre to 10.9.0.2 by eth0"),
+        ([], "gre to 10.9.0.2"),
+    ],
+)
+def test_where_a_tunnel_leads(status: list[list[str]], tunnel: str) -> None:
+    options = ["map", [["remote_ip", "10.9.0.2"], ["key", "7"]]]
+    gre0 = {"ofport": 1, "type": "gre", "options": options, "status": ["map", status]}
+    ports = build({"gre0": {}, "tap1": {}}, {"gre0": gre0}).bridges[0].ports
+    assert [port.tunnel for port in ports] == [tunnel, ""]
+
+
 def test_everything_wrong_is_collected_and_stands_at_its_row() -> None:
     error = ["map", [["heliograph-error", "has no output"]]]
     state = build(

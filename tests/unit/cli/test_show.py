@@ -48,6 +48,16 @@ def test_the_page() -> None:
     ]
 
 
+def test_a_tunnel_says_where_it_leads_and_what_it_refused() -> None:
+    counted = {"drop_key": 2, "drop_mtu": 1, "cut_mtu": 7}
+    port = Port("gre0", "trunk all", "up", None, counted, [], tunnel="gre to 10.9.0.2 by eth0")
+    assert page(Overview([Bridge("br0", "", [port], [])], [], None))[1:4] == [
+        "  port   gre0  trunk all  up  gre to 10.9.0.2 by eth0",
+        "         dropped 3: key 2, mtu 1",
+        "         cut to the MTU of the tunnel's way: 7",
+    ]
+
+
 def test_the_empty_page() -> None:
     assert page(Overview([], [], None)) == ["no bridge", "", "nothing is wrong"]
 

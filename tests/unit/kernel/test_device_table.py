@@ -28,6 +28,7 @@ def device(ifindex: int, name: str, peer: int = 0, elsewhere: bool = False) -> D
         peer=peer,
         peer_elsewhere=elsewhere,
         carrier_changes=0,
+        arp=True,
     )
 
 

@@ -47,6 +47,7 @@ def test_every_fact() -> None:
         peer=8,
         peer_elsewhere=False,
         carrier_changes=3,
+        arp=True,
     )
 
 
@@ -66,6 +67,16 @@ def test_carrier_needs_up_and_running(flags: int, admin_up: bool, carrier: bool)
     device = links.parse_link(body(*FULL, flags=flags))
     assert device is not None
     assert (device.admin_up, device.carrier) == (admin_up, carrier)
+
+
+@pytest.mark.parametrize(
+    ("flags", "link_type", "arp"),
+    [(0, 1, True), (0x80, 1, False), (0x10, 1, False), (0, 772, False), (0, 65534, False)],
+)
+def test_neighbours_are_looked_for_on_ethernet_alone(flags: int, link_type: int, arp: bool) -> None:
+    device = links.parse_link(body(*FULL, flags=flags, link_type=link_type))
+    assert device is not None
+    assert device.arp is arp
 
 
 @pytest.mark.parametrize("namespace", [0, 5])

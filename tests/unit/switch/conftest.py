@@ -84,6 +84,7 @@ def device(ifindex: int, name: str = "", **facts: Any) -> Device:
         peer=0,
         peer_elsewhere=False,
         carrier_changes=2,
+        arp=True,
     )
     return dataclasses.replace(made, **facts)
 

@@ -4,17 +4,20 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from tests.unit.switch.conftest import Rows
+from tests.unit.switch.conftest import Rows, device
 
 from heliograph.errors import HeliographError
+from heliograph.kernel.counters import Counts
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Devices
+from heliograph.kernel.routes import Address, Route, Routes
 from heliograph.ovsdb import server
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.errors import TransactionError
@@ -24,6 +27,7 @@ from heliograph.switch.reconcile import Prepared
 from heliograph.switch.restores import Restores
 
 PATIENCE = 5.0
+NEAR = ip_address("192.0.2.2")
 
 
 class Kernel:
@@ -51,13 +55,39 @@ class Kernel:
         pass
 
 
+class Network:
+    """Stands for the kernel's routes: all that is elsewhere is reached by device 9, or nothing."""
+
+    def __init__(self) -> None:
+        self.addresses = {9: frozenset({NEAR})}
+        self.on_change: Callable[[], None] = lambda: None
+        self.fault: str | None = None
+
+    def lookup(self, remote: Address, local: Address | None, tos: int) -> Route:
+        if self.fault:
+            raise HeliographError(self.fault)
+        return Route(9, remote, NEAR, 1500)
+
+    def resolved(self, ifindex: int, hop: Address) -> bool:
+        return True
+
+    def forget(self, ifindex: int, hop: Address) -> None:
+        pass
+
+
 class Scene:
     """A running agent, and a client of its database."""
 
     def __init__(
-        self, kernel: Kernel, client: Client, devices: Devices, running: "asyncio.Task[None]"
+        self,
+        kernel: Kernel,
+        client: Client,
+        devices: Devices,
+        network: Network,
+        running: "asyncio.Task[None]",
     ) -> None:
         self.kernel, self.client, self.devices, self.running = kernel, client, devices, running
+        self.network = network
 
     async def configure(self) -> None:
         """Raise next_cfg, as ovs-vsctl does."""
@@ -97,14 +127,18 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async def stats() -> dict[int, Any]:
         return {}
 
-    fdb = SimpleNamespace(sweep=lambda bridges: 0, flap=lambda slot: None)
-    plane = cast("DataPlane", SimpleNamespace(counters=None, fdb=fdb))
-    devices = cast("Devices", SimpleNamespace(on_change=None, stats=stats, by_index={}))
+    fdb = SimpleNamespace(sweep=lambda bridges: iter(()), flap=lambda slot: None)
+    counters = SimpleNamespace(read=lambda ports, mirrors: Counts({}, {}))
+    plane = cast("DataPlane", SimpleNamespace(counters=counters, fdb=fdb))
+    by_index = {9: device(9, "eth9", kind="")}
+    devices = cast("Devices", SimpleNamespace(on_change=None, stats=stats, by_index=by_index))
+    network = Network()
+    routes = cast("Routes", network)
     async with await Client.connect(remote) as client:
         await client.transact([{"op": "insert", "table": "Open_vSwitch", "row": {}}])
-        made = agent.Agent(remote, plane, devices, Restores(tmp_path / "devices.json"))
+        made = agent.Agent(remote, plane, devices, routes, Restores(tmp_path / "devices.json"))
         running = asyncio.create_task(made.run(stop))
-        yield Scene(kernel, client, devices, running)
+        yield Scene(kernel, client, devices, network, running)
         stop.set()
         await asyncio.wait({running})
     end.set()
@@ -250,3 +284,63 @@ def test_back_off_doubles_up_to_its_limit_and_begins_anew() -> None:
     assert [waits.next() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     waits.reset()
     assert waits.next() == 0.1
+
+
+async def test_a_tunnels_way_is_told_and_told_again_when_it_is_another(scene: Scene) -> None:
+    """With cur_cfg, and then without any change of the rows; departure D1."""
+    options = ["map", [["remote_ip", "192.0.2.1"]]]
+    columns = {"name": "gre0", "type": "gre", "options": options}
+    await scene.client.transact(
+        [
+            {"op": "insert", "table": "Interface", "uuid-name": "i", "row": columns},
+            {
+                "op": "insert",
+                "table": "Port",
+                "uuid-name": "p",
+                "row": {"name": "gre0", "interfaces": ["named-uuid", "i"]},
+            },
+            {
+                "op": "insert",
+                "table": "Bridge",
+                "uuid-name": "b",
+                "row": {"name": "br0", "ports": ["named-uuid", "p"]},
+            },
+            {
+                "op": "mutate",
+                "table": "Open_vSwitch",
+                "where": [],
+                "mutations": [
+                    ["bridges", "insert", ["named-uuid", "b"]],
+                    ["next_cfg", "+=", 1],
+                ],
+            },
+        ]
+    )
+
+    async def row(table: str) -> dict[str, Any]:
+        (result,) = await scene.client.transact([{"op": "select", "table": table, "where": []}])
+        return dict(result["rows"][0])
+
+    def told(interface: dict[str, Any]) -> tuple[Any, Any]:
+        return interface["status"], interface["link_state"]
+
+    way = ["map", [["tunnel_egress_iface", "eth9"], ["tunnel_egress_iface_carrier", "up"]]]
+    assert await eventually(scene.applied)
+    assert told(await row("Interface")) == (way, "up"), "with cur_cfg"
+    assert (await row("Interface"))["ofport"] == 1
+
+    async def lost() -> bool:
+        return told(await row("Interface")) == (["map", []], "down")
+
+    scene.network.fault = "no route to 192.0.2.1"
+    scene.network.on_change()
+    assert await eventually(lost)
+    problem = ["heliograph-error", "sends nothing: no route to 192.0.2.1"]
+    assert (await row("Port"))["external_ids"] == ["map", [problem]]
+
+    async def found() -> bool:
+        return told(await row("Interface")) == (way, "up")
+
+    scene.network.fault = None
+    scene.network.on_change()
+    assert await eventually(found)

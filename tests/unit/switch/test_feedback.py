@@ -8,9 +8,15 @@ import pytest
 from tests.unit.switch.conftest import Rows, device
 
 from heliograph.kernel import layouts
-from heliograph.kernel.counters import CounterMap, Counters
+from heliograph.kernel.counters import CounterMap, Counters, MirrorCounts, PortCounts
+from heliograph.kernel.layouts import Reason
 from heliograph.switch import plan
-from heliograph.switch.feedback import Feedback, Port
+from heliograph.switch.feedback import (
+    Feedback,
+    Port,
+    interface_statistics,
+    mirror_statistics,
+)
 from heliograph.switch.plan import Slots
 
 
@@ -18,6 +24,7 @@ class Numbers(CounterMap):
     """Counters by slot, without a kernel."""
 
     def __init__(self, size: int) -> None:
+        super().__init__(-1, size, 1)
         self.width = size // 8
         self.slots: dict[int, list[int]] = {}
 
@@ -37,7 +44,7 @@ class Scene:
         self.counters = Counters(
             Numbers(layouts.PORT_COUNTERS.size), Numbers(layouts.MIRROR_COUNTERS.size)
         )
-        self.teller = Feedback(rows.replica, self.counters)
+        self.teller = Feedback(rows.replica)
         self.up = True
 
     def explain(self, now: float, config: int = 0) -> tuple[list[dict[str, Any]], bool]:
@@ -46,7 +53,8 @@ class Scene:
         made = plan.plan(self.rows.intent, plan.Facts(present, {two: "no such device"}), Slots())
         self.last = made
         ports = {one: Port(made.ports[one], present[one], device(6, "tap1"))}
-        return self.teller.explain(self.rows.intent, made, ports, config, now)
+        counts = self.counters.read(*self.teller.uncounted(made, ports))
+        return self.teller.explain(self.rows.intent, made, ports, counts, config=config, now=now)
 
     def problem_writes(self, now: float, config: int = 0) -> list[tuple[str, Any]]:
         """(table, mutations) of the writes to heliograph-error; they are carried out as well."""
@@ -117,7 +125,7 @@ def test_statistics_come_at_their_time_only(scene: Scene) -> None:
     scene.counters.mirror_map.slots[slot] = [7, 700, 7]
     operations, _ = scene.explain(1.0)
     assert written(operations, "Mirror") == {}
-    operations = scene.teller.statistics(scene.last, {}, {})
+    operations = scene.teller.statistics(scene.last, {}, scene.counters.read([], [slot]), {})
     assert written(operations, "Mirror")["statistics"] == [
         "map",
         [["tx_bytes", 700], ["tx_packets", 7]],
@@ -160,7 +168,8 @@ def test_rows_that_are_gone_meanwhile_are_left_out(scene: Scene) -> None:
     before = scene.rows.intent
     made = plan.plan(before, plan.Facts(), Slots())
     scene.rows.delete("Mirror", scene.mirror)
-    operations, _ = scene.teller.explain(before, made, {}, 0, 0.0)
+    counts = scene.counters.read([], made.slots.mirrors.values())
+    operations, _ = scene.teller.explain(before, made, {}, counts, config=0, now=0.0)
     assert not [o for o in operations if o["table"] == "Mirror"]
 
 
@@ -173,3 +182,83 @@ def test_columns_that_an_older_schema_lacks_are_left_out(scene: Scene) -> None:
         columns["duplex"] = kept
     assert "mtu" in written(operations, "Interface")
     assert "duplex" not in written(operations, "Interface")
+
+
+def row_of(scene: Scene, port: Port, statistics: bool = False) -> dict[str, Any]:
+    """What is written into tap2's Interface row when it is such a port."""
+    interface = scene.rows.interface_of(scene.ports[1])
+    made = plan.plan(scene.rows.intent, plan.Facts(), Slots())
+    made.errors.clear()
+    made.ofports[interface] = 2
+    counts = scene.counters.read([port.number] if statistics else [], [])
+    operations, _ = scene.teller.explain(
+        scene.rows.intent, made, {interface: port}, counts, config=0, now=0.0
+    )
+    found: dict[str, Any] = {}
+    for operation in operations:
+        if operation["table"] == "Interface" and operation["where"][0][2][1] == str(interface):
+            found |= operation["row"]
+    return found
+
+
+@pytest.mark.parametrize(("carrier", "state"), [(True, "up"), (False, "down")])
+def test_a_tunnels_row_says_by_which_device_its_packets_leave(
+    scene: Scene, carrier: bool, state: str
+) -> None:
+    """The device's carrier is the tunnel's link state, as in Open vSwitch; it is no device."""
+    egress = device(9, "eth9", carrier=carrier)
+    row = row_of(scene, Port(7, None, None, tunnel=True, egress=egress))
+    assert row["status"] == [
+        "map",
+        [["tunnel_egress_iface", "eth9"], ["tunnel_egress_iface_carrier", state]],
+    ]
+    assert (row["admin_state"], row["link_state"], row["ofport"]) == ("up", state, 2)
+    assert row["ifindex"] == row["mtu"] == row["mac_in_use"] == ["set", []]
+
+
+def test_a_tunnel_without_a_way_has_no_egress(scene: Scene) -> None:
+    """And what was said of one while there was goes."""
+    row_of(scene, Port(7, None, None, tunnel=True, egress=device(9, "eth9")))
+    row = row_of(scene, Port(7, None, None, tunnel=True))
+    assert (row["status"], row["link_state"]) == (["map", []], "down")
+
+
+def test_a_tunnel_that_only_receives_needs_no_way_to_be_up(scene: Scene) -> None:
+    row = row_of(scene, Port(7, None, None, tunnel=True, receiving=True))
+    assert (row["status"], row["link_state"]) == (["map", []], "up")
+
+
+def test_a_row_that_is_a_tunnel_no_more_has_no_status(scene: Scene) -> None:
+    row_of(scene, Port(7, None, None, tunnel=True, egress=device(9, "eth9")))
+    row = row_of(scene, Port(7, device(5), device(6, "tap2")))
+    assert (row["status"], row["ifindex"]) == (["map", []], 6)
+
+
+def test_a_tunnels_statistics_say_what_was_cut_and_lost(scene: Scene) -> None:
+    assert isinstance(scene.counters.port_map, Numbers)
+    fields = layouts.PortCounters._fields
+    values = {"rx_packets": 1, "tx_packets": 9, "handed": 10, "arrived": 10, "cut_mtu": 4}
+    scene.counters.port_map.slots[7] = [values.get(name, 0) for name in fields[:-1]]
+    row = row_of(scene, Port(7, None, None, tunnel=True), statistics=True)
+    statistics = dict(row["statistics"][1])
+    assert statistics["cut_mtu"] == 4 and statistics["tx_packets"] == 9
+    assert statistics["rx_errors"] == 0, "there is no device to ask"
+    assert "handed" not in statistics and "drop_segmenter" not in statistics
+
+
+def test_departure_2_what_is_cut_to_the_mtu_is_delivered() -> None:
+    counts = MirrorCounts(10, 1000, 8, 3, {Reason.DROP_NO_ROUTE: 2})
+    assert mirror_statistics(counts, flooded=False) == {
+        "tx_packets": 10,
+        "tx_bytes": 1000,
+        "cut_mtu": 3,
+        "drop_no_route": 2,
+    }
+    assert "cut_mtu" not in mirror_statistics(MirrorCounts(1, 60, 1, 0, {}), flooded=False)
+
+
+def test_what_a_tunnel_refuses_was_received_and_what_it_cannot_send_was_not() -> None:
+    drops = {Reason.DROP_KEY: 1, Reason.DROP_CHECKSUM: 2, Reason.DROP_MTU: 4, Reason.DROP_LOOP: 8}
+    found = interface_statistics(PortCounts(3, 300, 0, 0, 0, drops), None)
+    assert (found["rx_dropped"], found["tx_dropped"]) == (3, 12)
+    assert "cut_mtu" not in found

@@ -58,7 +58,8 @@ def test_our_own_keys_are_not_read(rows: Rows) -> None:
     port = rows.port("tap1")
     bridge = rows.bridge("br0", (port,))
     before = rows.intent
-    for table, row in (("Port", port), ("Bridge", bridge)):
+    interface = rows.interface_of(port)
+    for table, row in (("Port", port), ("Bridge", bridge), ("Interface", interface)):
         rows.set(table, row, external_ids={"heliograph-error": "x", "heliograph-new": "y"})
     assert rows.intent == before
 

@@ -122,3 +122,66 @@ def test_wires_of_different_vlans_are_no_circle() -> None:
         ports = [replace(p, trunks=frozenset({110 + p.number % 10})) for p in entry.ports]
         made[slot] = replace(entry, ports=tuple(ports))
     assert find(made, WIRES) == set()
+
+
+# Packets of a tunnel, port 3 of bridge 0, come in by port 11 of bridge 1 (its LOCAL port, say).
+AIMED = {3: Lead(1, 11, wired=True, aimed=True)}
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "looping"),
+    [
+        ({11}, set(), True),
+        ({12, 13}, set(), False),
+        (set(), {12, 13}, True),  # by whichever port they go on, it sees them
+        (set(), {12}, False),
+        (set(), {11}, False),
+        (set(), {11, 12, 13}, True),
+    ],
+)
+def test_aimed_packets_are_mirrored_where_they_come_in_or_wherever_they_leave(
+    src: set[int], dst: set[int], looping: bool
+) -> None:
+    """Bridge 1 mirrors them over a wire of its own back to bridge 0, which has only this tunnel."""
+    there = mirror(0, 3, src=ALL)
+    back = mirror(0, 14, src=frozenset(src), dst=frozenset(dst))
+    made = bridges(there, back)
+    made[1] = replace(made[1], ports=(*made[1].ports, port(14)))
+    found = find(made, AIMED | {14: Lead(0, 1, wired=True)})
+    assert found == ({there.slot, back.slot} if looping else set())
+
+
+def test_aimed_packets_are_not_followed_where_they_are_forwarded() -> None:
+    """Port 12 is one of several that they may leave by: the program sees to the rest."""
+    there = mirror(0, 3, src=ALL)
+    wired = AIMED | {12: Lead(0, 2, wired=True)}
+    assert find(bridges(there, forwarding=True), wired) == set()
+    unaimed = {3: Lead(1, 11, wired=True), 12: Lead(0, 2, wired=True)}
+    assert find(bridges(there, forwarding=True), unaimed) == {there.slot}
+
+
+def test_a_tunnel_that_leaves_by_its_own_bridge() -> None:
+    own = {3: Lead(0, 1, wired=True, aimed=True)}
+    for src, dst, looping in (
+        (ALL, NONE, True),
+        (frozenset({1}), NONE, True),
+        (frozenset({2}), frozenset({1}), False),
+        (NONE, frozenset({2}), True),  # the only other port there is
+    ):
+        there = mirror(0, 3, src=src, dst=dst)
+        assert find(bridges(there, forwarding=True), own) == ({there.slot} if looping else set())
+
+
+def test_aimed_packets_end_at_a_reserved_port() -> None:
+    """Rule 51."""
+    there, other = mirror(0, 3, src=ALL), mirror(0, 11, src=frozenset({12}))
+    assert find(bridges(there, other, forwarding=True), AIMED) == set()
+
+
+def test_aimed_packets_in_a_vlan_that_a_mirror_does_not_select() -> None:
+    """Of which VLAN they are is not known, so it may well be that one."""
+    there = mirror(0, 3, src=ALL)
+    back = mirror(0, 14, src=frozenset({11}), vlans=(5,))
+    made = bridges(there, back)
+    made[1] = replace(made[1], ports=(*made[1].ports, port(14)))
+    assert find(made, AIMED | {14: Lead(0, 1, wired=True)}) == {there.slot, back.slot}

@@ -2,7 +2,8 @@
 """When the MAC tables are swept, with the kernel played."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import pytest
@@ -23,14 +24,17 @@ BRIDGE = BridgeEntry(
 
 
 class Table:
-    """Remembers with which bridges it was swept."""
+    """Remembers with which bridges each slice of a sweep was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, slices: int = 1) -> None:
+        self.slices = slices
         self.swept: list[Mapping[int, BridgeEntry]] = []
 
-    def sweep(self, bridges: Mapping[int, BridgeEntry]) -> int:
-        self.swept.append(bridges)
-        return 0
+    def sweep(self, bridges: Callable[[], Mapping[int, BridgeEntry]]) -> Iterator[None]:
+        for _ in range(self.slices):
+            self.swept.append(bridges())
+            time.sleep(0.002)
+            yield
 
     def flap(self, slot: int) -> None:
         return None
@@ -44,7 +48,7 @@ async def test_nothing_is_swept_before_the_bridges_are_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A start that has to wait for the database keeps what was learned."""
-    monkeypatch.setattr(macs, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(macs, "SWEEP_SECONDS", 0.01)
     table = Table()
     made = keeper(table)
     running = asyncio.create_task(made.run())
@@ -52,7 +56,7 @@ async def test_nothing_is_swept_before_the_bridges_are_known(
     assert table.swept == []
     made.configure({})
     await asyncio.sleep(0.05)
-    assert table.swept == [{}]
+    assert table.swept and not any(table.swept)
     running.cancel()
     await asyncio.wait({running}, timeout=1)
     assert running.cancelled()
@@ -69,3 +73,46 @@ async def test_it_ends_when_cancelled_just_as_a_sweep_is_due() -> None:
     done, _ = await asyncio.wait({running}, timeout=0.5)
     running.cancel()
     assert done, "it goes on"
+
+
+async def swept(table: Table, wanted: int) -> float:
+    """How long it took until so many slices were made."""
+    began = time.monotonic()
+    async with asyncio.timeout(5):
+        while len(table.swept) < wanted:
+            await asyncio.sleep(0.001)
+    return time.monotonic() - began
+
+
+async def test_a_change_is_swept_in_haste_and_seen_by_the_sweep_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a sweep rests most of the time."""
+    monkeypatch.setattr(macs, "SWEEP_SECONDS", 0.01)
+    table = Table(slices=10)
+    made = keeper(table)
+    running = asyncio.create_task(made.run())
+    made.configure({})
+    hasty = await swept(table, 10)
+    slow = await swept(table, 20)
+    assert slow > 2 * hasty
+    await swept(table, 25)
+    made.configure({3: BRIDGE})
+    await swept(table, 40)
+    assert table.swept[-10:] == [{3: BRIDGE}] * 10
+    first = table.swept.index({3: BRIDGE})
+    assert 25 <= first < 30, "the sweep that ran went on with what is in force no more"
+    running.cancel()
+    await asyncio.wait({running}, timeout=1)
+
+
+async def test_what_the_kernel_refuses_a_sweep_is_raised() -> None:
+    class Refusing(Table):
+        def sweep(self, bridges: Callable[[], Mapping[int, BridgeEntry]]) -> Iterator[None]:
+            raise OSError("no")
+            yield
+
+    made = keeper(Refusing())
+    made.configure({})
+    with pytest.raises(OSError, match="no"):
+        await asyncio.wait_for(made.run(), 1)

@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections import defaultdict
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,9 +15,15 @@ from tests.unit.switch.conftest import Rows, device
 from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, Restore
-from heliograph.switch import plan, wanted
+from heliograph.kernel.layouts import Reason
+from heliograph.kernel.tunnels import UnderlayEntry
+from heliograph.switch import plan, underlay, wanted, wire
+from heliograph.switch.encapsulation import Network
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.restores import Restores
+
+FAR, NEAR = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+PATH = underlay.Path(9, FAR, NEAR, 1500, Reason.DELIVERED, None)
 
 
 class Host:
@@ -95,6 +102,10 @@ class Plane:
         self.linked: dict[int, tuple[int, int]] = {}
         self.switched: list[int] = []
         self.refuse: set[int] = set()
+        self.receiving: set[int] = set()
+        self.underlay: UnderlayEntry | None = None
+        self.refuse_receiver: set[int] = set()
+        self.order: list[str] = []  # of what concerns tunnels, and of switch-overs
         self.name = "/run/test/bpf"
         nothing = SimpleNamespace(zero=lambda slot: None)
         self.counters = SimpleNamespace(port_map=nothing, mirror_map=nothing)
@@ -111,6 +122,31 @@ class Plane:
     def take_over(self) -> None:
         pass
 
+    def put_underlay(self, entry: UnderlayEntry) -> None:
+        if entry != self.underlay:
+            self.order.append(f"underlay of {len(entry.tunnels)}")
+        self.underlay = entry
+
+    def restart_sequence(self, port: int) -> None:
+        self.order.append(f"sequence of {port}")
+
+    def receivers(self) -> frozenset[int]:
+        return frozenset(self.receiving)
+
+    def attach_receiver(self, ifindex: int) -> None:
+        if ifindex in self.refuse_receiver:
+            raise OSError(12, "Cannot allocate memory")
+        if ifindex not in self.receiving:
+            self.order.append(f"receive on {ifindex}")
+        self.receiving.add(ifindex)
+
+    def detach_receiver(self, ifindex: int) -> None:
+        self.order.append(f"no more on {ifindex}")
+        self.receiving.remove(ifindex)
+
+    def attach_segmenter(self, near: int, far: int) -> None:
+        self.linked |= dict.fromkeys((near, far), (-1, -1))
+
     def clear_bridge(self, slot: int) -> None:
         self.switched.append(-1 - slot)
 
@@ -118,6 +154,7 @@ class Plane:
         if bridge.slot in self.refuse:
             raise OSError(12, "Cannot allocate memory")
         self.switched.append(bridge.slot)
+        self.order.append(f"bridge of {len(bridge.ports)}")
 
     def devices(self) -> dict[int, tuple[int, int]]:
         return dict(self.linked)
@@ -148,6 +185,7 @@ class Scene:
         self.rows, self.file = rows, file
         self.host = Host(file)
         self.plane = Plane(self.host)
+        self.receivers: frozenset[int] = frozenset()  # where the network's addresses are
         self.restart()
 
     def restart(self) -> None:
@@ -159,11 +197,14 @@ class Scene:
         """One pass: the deeds on devices, errors by Interface row, remarks by Port row."""
         needed = wanted.devices(self.rows.intent)
         prepared = await self.reconciler.prepare(needed)
-        made = plan.plan(
-            self.rows.intent,
-            plan.Facts(prepared.present, prepared.errors),
-            self.reconciler.slots,
+        network = Network(
+            needed.tunnels,
+            dict.fromkeys(needed.tunnels, PATH),
+            addresses=frozenset({NEAR}),
+            receivers=self.receivers,
         )
+        facts = plan.Facts(prepared.present, prepared.errors, {}, prepared.segmenter, network)
+        made = plan.plan(self.rows.intent, facts, self.reconciler.slots)
         faults = self.reconciler.apply(made, prepared.present)
         await self.reconciler.release(needed, prepared.present)
         deeds, self.host.deeds = self.host.deeds, []
@@ -297,3 +338,127 @@ async def test_departure_10_a_device_that_comes_again_is_no_known_one(scene: Sce
     assert "offload on" in (await scene.follow())[0]
     scene.rows.set("Bridge", bridge, ports=(port,))
     assert "offload off" in (await scene.follow())[0]
+
+
+class Digger:
+    """Adds tunnels to br0, which has tap1, and takes them away."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.ports = [scene.rows.port("tap1")]
+        self.bridge = scene.rows.bridge("br0", tuple(self.ports))
+        scene.receivers = frozenset({9})
+
+    def dig(self, name: str) -> UUID:
+        """The Interface row of a new tunnel."""
+        options = {"remote_ip": str(FAR), "key": str(len(self.ports))}
+        interface = self.scene.rows.add("Interface", name=name, type="gre", options=options)
+        self.set(*self.ports, self.scene.rows.add("Port", name=name, interfaces=(interface,)))
+        return interface
+
+    def set(self, *ports: UUID) -> None:
+        self.ports = list(ports)
+        self.scene.rows.set("Bridge", self.bridge, ports=tuple(sorted(ports)))
+
+    async def order(self) -> list[str]:
+        """One pass: what was done to maps and hooks, in this order; no error may come of it."""
+        _, errors, _ = await self.scene.follow()
+        assert errors == {}
+        done, self.scene.plane.order = self.scene.plane.order, []
+        return done
+
+
+@pytest.fixture
+def digger(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Digger:
+    monkeypatch.setattr(wire, "mute_ipv6", lambda name: None)
+    return Digger(scene)
+
+
+async def test_tunnels_change_with_their_bridges(digger: Digger) -> None:
+    """A new one carries nothing before, one that goes stays until then. It begins with sequence
+    number 0 (rules 109 and 114), of a slot that another may have had; what goes on in the others
+    is left alone."""
+    assert await digger.order() == ["sequence of 0", "underlay of 0", "bridge of 1"]
+    digger.dig("gre0")
+    assert await digger.order() == [
+        *("sequence of 1", "underlay of 0", "bridge of 2", "underlay of 1", "receive on 9"),
+    ]
+    digger.dig("gre1")
+    assert await digger.order() == ["sequence of 2", "bridge of 3", "underlay of 2"]
+    assert await digger.order() == []
+    digger.set(*digger.ports[:2])
+    assert await digger.order() == ["bridge of 2", "underlay of 1"]
+    digger.dig("gre2")
+    assert await digger.order() == ["sequence of 2", "bridge of 3", "underlay of 2"]
+
+
+async def test_a_tunnel_that_changes_with_its_bridge_carries_nothing_between(
+    digger: Digger,
+) -> None:
+    interface = digger.dig("gre0")
+    await digger.order()
+    digger.scene.rows.set("Interface", interface, options={"remote_ip": str(FAR), "key": "9"})
+    digger.dig("gre1")
+    done = await digger.order()
+    assert done[1:] == ["underlay of 0", "bridge of 3", "underlay of 2"]
+
+
+async def test_a_tunnel_of_another_kind_numbers_anew(digger: Digger) -> None:
+    """Its port is the same; one whose key changes goes on."""
+    interface = digger.dig("gre0")
+    await digger.order()
+    digger.scene.rows.set("Interface", interface, options={"remote_ip": str(FAR), "key": "9"})
+    assert await digger.order() == ["underlay of 1"]
+    digger.scene.rows.set("Interface", interface, type="vxlan")
+    anew, *rest = await digger.order()
+    assert anew.startswith("sequence of ")
+    assert rest == ["underlay of 1"]
+
+
+async def test_tunnels_receive_where_the_addresses_are_and_no_longer(digger: Digger) -> None:
+    digger.dig("gre0")
+    await digger.order()
+    digger.scene.receivers = frozenset({10, 11})
+    done = await digger.order()
+    assert sorted(done) == ["no more on 9", "receive on 10", "receive on 11"]
+    assert done.index("no more on 9") == 2, "what receives anew does before"
+    digger.set(digger.ports[0])
+    assert sorted((await digger.order())[2:]) == ["no more on 10", "no more on 11"]
+
+
+async def test_the_last_tunnel_takes_the_segmenter_along(digger: Digger) -> None:
+    digger.dig("gre0")
+    deeds, _, _ = await digger.scene.follow()
+    (near,) = (deed.split()[1] for deed in deeds if deed.startswith("create hg"))
+    ends = {near, digger.scene.host.by_index[digger.scene.host.by_name[near].peer].name}
+    assert digger.scene.host.offload[digger.scene.host.by_name[near].ifindex] is False
+    assert (await digger.scene.follow())[0] == []
+    digger.set(digger.ports[0])
+    deeds, _, _ = await digger.scene.follow()
+    assert {deed.split()[1] for deed in deeds if deed.startswith("delete")} == ends
+
+
+async def test_departure_1_without_segmenter_every_tunnel_says_why(digger: Digger) -> None:
+    """The bridge's other ports work; the next pass tries again."""
+    tunnels = {digger.dig("gre0"), digger.dig("gre1")}
+    digger.scene.host.refuse = {"offload"}
+    _, errors, _ = await digger.scene.follow()
+    assert errors.keys() == tunnels
+    assert all("need the segmenter's devices: refused" in error for error in errors.values())
+    assert digger.scene.plane.order[-1] == "bridge of 1"
+    digger.scene.host.refuse = set()
+    assert "bridge of 3" in await digger.order()
+
+
+async def test_a_device_where_tunnels_cannot_receive_is_an_error_of_theirs(
+    digger: Digger,
+) -> None:
+    interface = digger.dig("gre0")
+    digger.scene.host.put(device(9, "eth9", kind=""))
+    digger.scene.plane.refuse_receiver = {9}
+    _, errors, _ = await digger.scene.follow()
+    assert errors == {
+        interface: "eth9: tunnels cannot receive there: [Errno 12] Cannot allocate memory"
+    }
+    digger.scene.plane.refuse_receiver = set()
+    assert "receive on 9" in await digger.order()
