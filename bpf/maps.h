@@ -52,6 +52,25 @@ MAP(addresses, BPF_MAP_TYPE_HASH, struct own_address, u32, MAX_ADDRESSES, BPF_F_
 MAP(sequences, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0);  /* next of a tunnel port */
 MAP(super_seen, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0); /* tick of a port's last super-frame */
 
+/* Bridge slot -> its flow tables (flow_types.h). */
+struct flow_store {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__type(key, u32);
+	__type(value, struct cell);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_BRIDGES);
+	__type(key, u32);
+	__array(values, struct flow_store);
+} flow_stores SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} packet_ins SEC(".maps"); /* frames for controllers */
+
 MAP(devices, BPF_MAP_TYPE_HASH, u32, struct device, MAX_DEVICES, BPF_F_NO_PREALLOC);
 MAP(rows, BPF_MAP_TYPE_ARRAY, u32, struct row, MAX_ROWS, 0); /* user space: adoption */
 /* Not LRU: one port's flood of MACs would evict a quiet port's (kernel facts, "MAC table"). */

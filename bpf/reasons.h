@@ -15,6 +15,11 @@
 	X(SAME_PORT, same_port, "its destination was learned on the port it came in by")         \
 	X(TO_RESERVED, to_reserved, "its destination was learned on a mirror's output port")     \
 	X(PROTECTED, protected, "both ports are protected")                                      \
+	X(NO_FLOW, no_flow, "no flow of its table matches it")                                   \
+	X(FLOW, flow, "the flow it matched sends it nowhere")                                    \
+	X(BUDGET, budget, "its flows take more steps, or nest deeper, than a frame may")         \
+	X(PORT_CONFIG, port_config, "ovs-ofctl mod-port has told the port not to")               \
+	X(PACKET_IN, packet_in, "more frames for controllers than user space takes")             \
 	X(NO_PORT, no_port, "no other port carries its VLAN")                                    \
 	X(KEY, key, "its tunnel key or session ID is not the port's")                            \
 	X(REMOTE, remote, "it came from another host than the port's remote_ip")                 \

@@ -100,10 +100,25 @@ struct enums {
 	enum port_flags port_flags;
 	enum bridge_flags bridge_flags;
 	enum priority_tags priority_tags;
+	enum packet_in_reason packet_in_reason;
 	enum event_kind event_kind;
 	enum tunnel_kind tunnel_kind;
 	enum tunnel_flags tunnel_flags;
 	enum match match;
+	enum flow_limits flow_limits;
+	enum table_flags table_flags;
+	enum key_word key_word;
+	enum op_code op_code;
+	enum op_need op_need;
+	enum op_flags op_flags;
+	struct store_header header;
+	struct store_table table;
+	struct store_mask mask;
+	struct store_bucket bucket;
+	struct store_rule rule;
+	struct store_group group;
+	struct op op;
+	struct packet_in packet_in;
 };
 
 FUNCTION int emit_enums(const struct enums *enums)

@@ -3,7 +3,7 @@
  * this file by way of the object's BTF (tools/build_bpf.py), so padding has a name. Integers are
  * in host byte order. */
 #pragma once
-#include "helpers.h"
+#include "flow_types.h"
 #include "reasons.h"
 
 enum limits {
@@ -56,11 +56,18 @@ enum port_flags {
 	PORT_PROTECTED = 2,      /* exchanges nothing with its like (rule 77) */
 	PORT_PATCH = 4,          /* no device: leads to `peer_port` of `peer_bridge` */
 	PORT_TUNNEL = 8,         /* its device is the segmenter's near end */
+	/* As OpenFlow's OFPPC_NO_RECV, NO_FWD, NO_FLOOD, NO_PACKET_IN: */
+	PORT_NO_RECEIVE = 16,
+	PORT_NO_FORWARD = 32,
+	PORT_NO_FLOOD = 64,
+	PORT_NO_PACKET_IN = 128,
 };
 
 enum bridge_flags {
 	BRIDGE_FORWARD_BPDU = 1,
-	BRIDGE_NO_FORWARDING = 2, /* fail closed; ingress mirrors work (rule 68) */
+	BRIDGE_NO_FORWARDING = 2,  /* fail closed; ingress mirrors work (rule 68) */
+	BRIDGE_FLOWS = 4,          /* frames go through flow tables, not straight to NORMAL */
+	BRIDGE_MIRROR_CHANGED = 8, /* a changed frame is mirrored again (rule 26) */
 };
 
 /* devices: ifindex -> whose port it is */
@@ -83,7 +90,7 @@ struct port {
 	u16 peer_bridge;
 	u16 peer_port;
 	u8 peer_mac[6]; /* of the device's peer in another namespace */
-	u16 padding;
+	u16 ofport;
 };
 
 struct mirror {
@@ -111,6 +118,9 @@ struct snapshot {
 	u32 segmenter;  /* ifindex of its near end; 0: there is none */
 	u32 padding;
 	u64 reserved[PORT_WORDS]; /* ports that are a mirror's output (rule 51) */
+	u64 all[PORT_WORDS];      /* the bridge's ports */
+	u64 flood[PORT_WORDS];    /* of these, those that take part in floods */
+	u16 numbers[1 << 16];     /* ofport -> number of the port + 1, 0: none */
 	struct mirror mirrors[MAX_MIRRORS];
 	struct port ports[MAX_PORTS];
 	u64 vlan_sets[MAX_VLAN_SETS][VLAN_WORDS];
@@ -289,7 +299,17 @@ struct instruction {
 	struct tags tags;
 };
 
-enum event_kind { EVENT_DROP, EVENT_LEARN, EVENT_LOOKUP, EVENT_MIRROR, EVENT_OUTPUT };
+/* EVENT_FLOW: `port` is the table, `length` the rule's cell, 0 if none matched. EVENT_ACTION:
+ * `port` is the code of the op (enum op_code), `length` its number. */
+enum event_kind {
+	EVENT_DROP,
+	EVENT_LEARN,
+	EVENT_LOOKUP,
+	EVENT_MIRROR,
+	EVENT_OUTPUT,
+	EVENT_FLOW,
+	EVENT_ACTION,
+};
 
 /* One decision about a recorded frame. */
 struct event {

@@ -33,6 +33,14 @@ STRUCTS = [
     "event",
     "record",
     "snapshot",
+    "store_header",
+    "store_table",
+    "store_mask",
+    "store_bucket",
+    "store_rule",
+    "store_group",
+    "op",
+    "packet_in",
 ]
 ENUMS = [
     "limits",
@@ -46,6 +54,13 @@ ENUMS = [
     "tunnel_kind",
     "tunnel_flags",
     "match",
+    "flow_limits",
+    "table_flags",
+    "key_word",
+    "op_code",
+    "op_need",
+    "op_flags",
+    "packet_in_reason",
 ]
 CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 

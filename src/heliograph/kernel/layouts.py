@@ -54,30 +54,35 @@ class Reason(IntEnum):
     DROP_SAME_PORT = 7
     DROP_TO_RESERVED = 8
     DROP_PROTECTED = 9
-    DROP_NO_PORT = 10
-    DROP_KEY = 11
-    DROP_REMOTE = 12
-    DROP_VERSION = 13
-    DROP_FRAGMENT = 14
-    DROP_CHECKSUM = 15
-    DROP_ECN = 16
-    DROP_DECAPSULATION = 17
-    DROP_NO_DEVICE = 18
-    DROP_DEVICE_DOWN = 19
-    DROP_REFUSED = 20
-    DROP_RETAG = 21
-    DROP_CUT = 22
-    DROP_UNTREATED = 23
-    DROP_SUPER_FRAME = 24
-    DROP_PATCH_SNAPLEN = 25
-    DROP_SEGMENTER = 26
-    DROP_NO_ROUTE = 27
-    DROP_NO_NEIGHBOUR = 28
-    DROP_MTU = 29
-    DROP_LOOP = 30
-    DROP_ENCAPSULATION = 31
-    DROP_TOO_DEEP = 32
-    MAX_REASONS = 33
+    DROP_NO_FLOW = 10
+    DROP_FLOW = 11
+    DROP_BUDGET = 12
+    DROP_PORT_CONFIG = 13
+    DROP_PACKET_IN = 14
+    DROP_NO_PORT = 15
+    DROP_KEY = 16
+    DROP_REMOTE = 17
+    DROP_VERSION = 18
+    DROP_FRAGMENT = 19
+    DROP_CHECKSUM = 20
+    DROP_ECN = 21
+    DROP_DECAPSULATION = 22
+    DROP_NO_DEVICE = 23
+    DROP_DEVICE_DOWN = 24
+    DROP_REFUSED = 25
+    DROP_RETAG = 26
+    DROP_CUT = 27
+    DROP_UNTREATED = 28
+    DROP_SUPER_FRAME = 29
+    DROP_PATCH_SNAPLEN = 30
+    DROP_SEGMENTER = 31
+    DROP_NO_ROUTE = 32
+    DROP_NO_NEIGHBOUR = 33
+    DROP_MTU = 34
+    DROP_LOOP = 35
+    DROP_ENCAPSULATION = 36
+    DROP_TOO_DEEP = 37
+    MAX_REASONS = 38
 
 
 class VlanMode(IntEnum):
@@ -105,6 +110,10 @@ class PortFlags(IntEnum):
     PORT_PROTECTED = 2
     PORT_PATCH = 4
     PORT_TUNNEL = 8
+    PORT_NO_RECEIVE = 16
+    PORT_NO_FORWARD = 32
+    PORT_NO_FLOOD = 64
+    PORT_NO_PACKET_IN = 128
 
 
 class BridgeFlags(IntEnum):
@@ -112,6 +121,8 @@ class BridgeFlags(IntEnum):
 
     BRIDGE_FORWARD_BPDU = 1
     BRIDGE_NO_FORWARDING = 2
+    BRIDGE_FLOWS = 4
+    BRIDGE_MIRROR_CHANGED = 8
 
 
 class EventKind(IntEnum):
@@ -122,6 +133,8 @@ class EventKind(IntEnum):
     EVENT_LOOKUP = 2
     EVENT_MIRROR = 3
     EVENT_OUTPUT = 4
+    EVENT_FLOW = 5
+    EVENT_ACTION = 6
 
 
 class TunnelKind(IntEnum):
@@ -164,6 +177,112 @@ class Match(IntEnum):
     SENT_COPY = 9
 
 
+class FlowLimits(IntEnum):
+    """enum flow_limits."""
+
+    MAX_TABLES = 64
+    MAX_MASK_WORDS = 10
+    BUCKET_RULES = 16
+    CELL_OPS = 4
+    FLOW_BUDGET = 4096
+    MAX_RESUBMITS = 64
+    MAX_SAVES = 8
+    MAX_CAPTURE = 16384
+    NEVER = -1
+    SAME_PORT = 65535
+    SAME_TABLE = 255
+
+
+class TableFlags(IntEnum):
+    """enum table_flags."""
+
+    TABLE_MISS_TO_CONTROLLER = 1
+
+
+class KeyWord(IntEnum):
+    """enum key_word."""
+
+    KEY_PORT = 0
+    KEY_ETH_DST = 1
+    KEY_ETH_SRC = 2
+    KEY_IPV4 = 3
+    KEY_L4 = 4
+    KEY_IPV6_SRC = 5
+    KEY_IPV6_SRC_LOW = 6
+    KEY_IPV6_DST = 7
+    KEY_IPV6_DST_LOW = 8
+    KEY_METADATA = 9
+    KEY_REGISTERS = 10
+    KEY_ND_TARGET = 18
+    KEY_ND_TARGET_LOW = 19
+    KEY_SOURCE = 20
+    KEY_TARGET = 21
+    KEY_LABEL = 22
+    KEY_TAGS = 23
+    KEY_WORDS = 24
+    KEY_SPACE = 32
+
+
+class OpCode(IntEnum):
+    """enum op_code."""
+
+    OP_NOTHING = 0
+    OP_SET = 1
+    OP_MOVE = 2
+    OP_SET_VLAN = 3
+    OP_PUSH_VLAN = 4
+    OP_POP_VLAN = 5
+    OP_DEC_TTL = 6
+    OP_OUTPUT = 7
+    OP_IN_PORT = 8
+    OP_NORMAL = 9
+    OP_FLOOD = 10
+    OP_ALL = 11
+    OP_CONTROLLER = 12
+    OP_RESUBMIT = 13
+    OP_GOTO = 14
+    OP_CLONE = 15
+    OP_GROUP = 16
+    OP_CHOOSE = 17
+    OP_RETURN = 18
+    OP_EXIT = 19
+    OP_CODES = 20
+
+
+class OpNeed(IntEnum):
+    """enum op_need."""
+
+    NEED_NOTHING = 0
+    NEED_VLAN = 1
+    NEED_IP = 2
+    NEED_IPV4 = 3
+    NEED_IPV6 = 4
+    NEED_ARP = 5
+    NEED_PORTS = 6
+    NEED_TCP = 7
+    NEED_UDP = 8
+    NEED_ICMP = 9
+    NEED_ICMPV6 = 10
+    NEED_ND_SOLICIT = 11
+    NEED_ND_ADVERT = 12
+    NEED_ND = 13
+    NEEDS = 14
+
+
+class OpFlags(IntEnum):
+    """enum op_flags."""
+
+    OP_CLEARS = 1
+
+
+class PacketInReason(IntEnum):
+    """enum packet_in_reason."""
+
+    NO_MATCH = 0
+    BY_ACTION = 1
+    INVALID_TTL = 2
+
+
 DEVICE = struct.Struct("=HH")
 
 
@@ -203,7 +322,7 @@ class Port(NamedTuple):
     peer_bridge: int
     peer_port: int
     peer_mac: bytes
-    padding: int
+    ofport: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
@@ -213,7 +332,7 @@ class Port(NamedTuple):
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port, self.peer_mac, self.padding)
+        return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port, self.peer_mac, self.ofport)
 
 
 MIRROR = struct.Struct("=IHHIHH")
@@ -355,11 +474,11 @@ FDB_FLAP_FROM = 16
 FDB_FLAP_TO = 20
 
 
-PORT_COUNTERS = struct.Struct("=QQQQQQQ33Q")
+PORT_COUNTERS = struct.Struct("=QQQQQQQ38Q")
 
 
 class PortCounters(NamedTuple):
-    """struct port_counters: 320 bytes."""
+    """struct port_counters: 360 bytes."""
 
     rx_packets: int
     rx_bytes: int
@@ -374,18 +493,18 @@ class PortCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:40])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:45])
 
     def pack(self) -> bytes:
         """To its bytes."""
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQQQQ33Q")
+MIRROR_COUNTERS = struct.Struct("=QQQQQQ38Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 312 bytes."""
+    """struct mirror_counters: 352 bytes."""
 
     selected: int
     selected_bytes: int
@@ -399,7 +518,7 @@ class MirrorCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:39])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:44])
 
     def pack(self) -> bytes:
         """To its bytes."""
@@ -577,7 +696,7 @@ RECORD_RUN = 0
 RECORD_COUNT = 4
 RECORD_EVENTS = 8
 
-SNAPSHOT_SIZE = 627352
+SNAPSHOT_SIZE = 758680
 SNAPSHOT_FLAGS = 0
 SNAPSHOT_MAC_AGE = 4
 SNAPSHOT_MAC_LIMIT = 8
@@ -585,10 +704,217 @@ SNAPSHOT_VLAN_LIMIT = 12
 SNAPSHOT_SEGMENTER = 16
 SNAPSHOT_PADDING = 20
 SNAPSHOT_RESERVED = 24
-SNAPSHOT_MIRRORS = 152
-SNAPSHOT_PORTS = 664
-SNAPSHOT_VLAN_SETS = 37528
-SNAPSHOT_VLANS = 70296
+SNAPSHOT_ALL = 152
+SNAPSHOT_FLOOD = 280
+SNAPSHOT_NUMBERS = 408
+SNAPSHOT_MIRRORS = 131480
+SNAPSHOT_PORTS = 131992
+SNAPSHOT_VLAN_SETS = 168856
+SNAPSHOT_VLANS = 201624
+
+
+STORE_HEADER = struct.Struct("=IIII14Q")
+
+
+class StoreHeader(NamedTuple):
+    """struct store_header: 128 bytes."""
+
+    version: int
+    seed: int
+    buckets: int
+    bucket_mask: int
+    spare: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_HEADER.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4:18])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_HEADER.pack(self.version, self.seed, self.buckets, self.bucket_mask, *self.spare)
+
+
+STORE_TABLE = struct.Struct("=IIIIQ13Q")
+
+
+class StoreTable(NamedTuple):
+    """struct store_table: 128 bytes."""
+
+    masks: int
+    number: int
+    flags: int
+    padding: int
+    misses: int
+    spare: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_TABLE.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5:18])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_TABLE.pack(self.masks, self.number, self.flags, self.padding, self.misses, *self.spare)
+
+
+STORE_MASK = struct.Struct("=IHHIIQQ16s10Q")
+
+
+class StoreMask(NamedTuple):
+    """struct store_mask: 128 bytes."""
+
+    id: int
+    priority: int
+    count: int
+    skip_word: int
+    padding: int
+    skip_mask: int
+    skip_value: int
+    words: bytes
+    masks: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_MASK.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8:18])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_MASK.pack(self.id, self.priority, self.count, self.skip_word, self.padding, self.skip_mask, self.skip_value, self.words, *self.masks)
+
+
+STORE_BUCKET = struct.Struct("=16I16I")
+
+
+class StoreBucket(NamedTuple):
+    """struct store_bucket: 128 bytes."""
+
+    prints: tuple[int, ...]
+    rules: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_BUCKET.unpack(data)
+        return cls(values[0:16], values[16:32])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_BUCKET.pack(*self.prints, *self.rules)
+
+
+STORE_RULE = struct.Struct("=IIIHHIIQQ10QQ")
+
+
+class StoreRule(NamedTuple):
+    """struct store_rule: 128 bytes."""
+
+    added: int
+    removed: int
+    mask: int
+    priority: int
+    count: int
+    ops: int
+    used: int
+    packets: int
+    bytes: int
+    words: tuple[int, ...]
+    flow: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_RULE.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9:19], values[19])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_RULE.pack(self.added, self.removed, self.mask, self.priority, self.count, self.ops, self.used, self.packets, self.bytes, *self.words, self.flow)
+
+
+STORE_GROUP = struct.Struct("=IIIIII13Q")
+
+
+class StoreGroup(NamedTuple):
+    """struct store_group: 128 bytes."""
+
+    since: int
+    ops: int
+    count: int
+    old_ops: int
+    old_count: int
+    padding: int
+    spare: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = STORE_GROUP.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:19])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return STORE_GROUP.pack(self.since, self.ops, self.count, self.old_ops, self.old_count, self.padding, *self.spare)
+
+
+OP = struct.Struct("=BBBBBBBBIIQQ")
+
+
+class Op(NamedTuple):
+    """struct op: 32 bytes."""
+
+    code: int
+    need: int
+    flags: int
+    word: int
+    shift: int
+    from_word: int
+    from_shift: int
+    bits: int
+    a: int
+    b: int
+    value: int
+    mask: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = OP.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return OP.pack(self.code, self.need, self.flags, self.word, self.shift, self.from_word, self.from_shift, self.bits, self.a, self.b, self.value, self.mask)
+
+
+PACKET_IN = struct.Struct("=IIIIIHH32Q")
+
+
+class PacketIn(NamedTuple):
+    """struct packet_in: 280 bytes."""
+
+    bridge: int
+    rule: int
+    op: int
+    length: int
+    captured: int
+    table: int
+    reason: int
+    key: tuple[int, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """From exactly its bytes."""
+        values = PACKET_IN.unpack(data)
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:39])
+
+    def pack(self) -> bytes:
+        """To its bytes."""
+        return PACKET_IN.pack(self.bridge, self.rule, self.op, self.length, self.captured, self.table, self.reason, *self.key)
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -601,6 +927,11 @@ REASON_WORDS = {
     "same_port": "its destination was learned on the port it came in by",
     "to_reserved": "its destination was learned on a mirror's output port",
     "protected": "both ports are protected",
+    "no_flow": "no flow of its table matches it",
+    "flow": "the flow it matched sends it nowhere",
+    "budget": "its flows take more steps, or nest deeper, than a frame may",
+    "port_config": "ovs-ofctl mod-port has told the port not to",
+    "packet_in": "more frames for controllers than user space takes",
     "no_port": "no other port carries its VLAN",
     "key": "its tunnel key or session ID is not the port's",
     "remote": "it came from another host than the port's remote_ip",
@@ -638,6 +969,11 @@ FRAME_REASONS = frozenset(
         Reason.DROP_SAME_PORT,
         Reason.DROP_TO_RESERVED,
         Reason.DROP_PROTECTED,
+        Reason.DROP_NO_FLOW,
+        Reason.DROP_FLOW,
+        Reason.DROP_BUDGET,
+        Reason.DROP_PORT_CONFIG,
+        Reason.DROP_PACKET_IN,
         Reason.DROP_NO_PORT,
         Reason.DROP_KEY,
         Reason.DROP_REMOTE,
@@ -650,4 +986,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "b7a93a19052b"
+LAYOUT = "9077028127a1"
