@@ -2,12 +2,18 @@
 /* One frame on its way: what is known of it, and the work still to do for it. Kept in a per-CPU
  * map, because the verifier grants 512 bytes of stack. */
 #pragma once
+#include "flow_types.h"
 #include "maps.h"
 #include "vlan.h"
 
 /* SEND acts; RECORD writes down what SEND would do, and neither sends, counts nor learns. Always a
  * constant of the entry point. */
 enum mode { SEND, RECORD, MODES };
+
+/* What is to be done with the frame in the bridge it is in, once its levels are worked off. */
+enum stage { DONE, TO_NORMAL, LOOKING_UP, RUNNING };
+
+enum flood { NO_FLOOD, VLAN_FLOOD, PORT_FLOOD, ALL_PORTS };
 
 enum {
 	MAX_LEVELS = 128,    /* the done-set ends nesting at 66; a power of two for the verifier */
@@ -18,7 +24,7 @@ enum {
 /* Work at one depth: a flood, or the mirrors that are eligible for one image of the frame. */
 struct level {
 	u32 candidates; /* mirrors still to be tried */
-	u8 flood;
+	u8 flood;       /* enum flood */
 	u8 padding;
 	u16 annotation;   /* segment.h */
 	u16 next;         /* port to try next in a flood */
@@ -36,7 +42,8 @@ struct order {
 	u16 mirror; /* whose copy it is, or NO_MIRROR */
 	u16 snaplen;
 	u16 annotation;
-	u16 last;         /* nothing else needs the frame: it can be sent itself, not a clone */
+	u8 last;          /* it may wait, to be sent itself and not as a clone if nothing follows */
+	u8 as_is;         /* `tags` are those on the wire (rule 76) */
 	struct tags tags; /* inside the switch; output() makes them those on the wire */
 };
 
@@ -61,13 +68,71 @@ struct hunt {
 	struct fdb_key victim;
 };
 
+/* Where to go on after a resubmit, a group or a clone. */
+enum detour_kind { RESUBMIT, GROUP, CLONE };
+
+struct detour {
+	u32 pc;
+	u32 end;
+	u32 rule;
+	u16 in_port;
+	u8 table;
+	u8 kind; /* enum detour_kind */
+};
+
+enum {
+	HEAD_BYTES = 128, /* of a frame that are read at once */
+	HEAD_SPACE = 256, /* a power of two for the verifier */
+	NO_RULE = 0,
+};
+
+/* The frame as flow tables see it, and where it is in them. */
+struct flow {
+	u64 key[KEY_SPACE];
+	u64 base[KEY_SPACE]; /* what its bytes say: rewrite() makes them equal to the key */
+	u64 masked[16];      /* the words that the mask now tried looks at */
+	u32 ready;           /* the key has been read */
+	u32 changed;         /* and may differ from the bytes */
+	u32 network;         /* offset of the network header, and of what it carries; 0: none */
+	u32 transport;
+	u32 routed; /* a routing header hides the final destination from the checksum */
+	u32 budget;
+	u32 version; /* of the store, for this frame in this bridge */
+	u32 seed;
+	u32 buckets;
+	u32 bucket_mask;
+	u32 next_mask; /* cell */
+	u32 masks;     /* still to be tried */
+	u32 best;      /* rule found so far */
+	u32 best_priority;
+	u32 table;
+	u32 quiet; /* not to find anything is no miss */
+	u32 rule;  /* cell of the one whose ops run */
+	u32 group;
+	u32 pc;
+	u32 end;
+	u32 depth;
+	u32 saved;
+	u32 leaving; /* by OP_EXIT */
+	u32 missed;
+	u32 reason;  /* that NORMAL did nothing */
+	u32 outputs; /* of the frame, before it came here */
+	struct detour detours[MAX_RESUBMITS];
+	u64 saves[MAX_SAVES][KEY_SPACE];
+	u64 crossings[MAX_CROSSINGS][KEY_SPACE];
+	u8 head[HEAD_SPACE];
+};
+
 struct frame {
 	struct tags raw;  /* its tag to the bit */
 	struct tags wire; /* its tag as understood: VID and PCP, none if both are 0 */
 	u32 deeper;       /* behind these is another tag, which is payload (rule 39) */
 	struct tags tags; /* inside the switch */
 	u32 bridge;       /* where it is now */
-	u32 port;         /* it came in by */
+	u32 entry;        /* the port it came in by */
+	u32 port;         /* the same, unless a flow has said another */
+	u32 stage;        /* enum stage */
+	u32 refused;      /* a reason was counted */
 	u32 protected;    /* so is that */
 	u32 packets;      /* of the wire */
 	u32 bytes;
@@ -82,8 +147,8 @@ struct frame {
 	u32 outputs;
 	u32 recorded; /* tags that are on it now, after the outputs recorded before */
 	u32 depth;
-	u32 departs; /* `departure` waits until the copies are made: 1, to the peer of its device: 2
-	              */
+	u32 departs; /* `departure` waits until another output comes: 1, to the peer of its device:
+	                2 */
 	struct order order;
 	struct order departure;
 	u32 departure_ifindex;
@@ -94,6 +159,7 @@ struct frame {
 	struct hunt hunt;
 	struct level levels[MAX_LEVELS];
 	struct crossing crossing[MAX_CROSSINGS];
+	struct flow flow;
 };
 
 MAP(frames, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct frame, MODES, 0);

@@ -62,5 +62,7 @@ static long (*const bpf_l3_csum_replace)(struct __sk_buff *skb, u32 offset, u64 
  * again is unchecked to the verifier. */
 #define HOLD(value) asm volatile("" : "+r"(value))
 
+enum { NEXT = -1, DROP = 2 }; /* verdicts of tcx; TCX_DROP is 2 */
+
 #define swap16(x) __builtin_bswap16(x)
 #define swap32(x) __builtin_bswap32(x)

@@ -41,7 +41,7 @@ INLINE void select_mirrors(const struct snapshot *bridge, struct frame *frame, u
 		return;
 	}
 	level->candidates = set;
-	level->flood = 0;
+	level->flood = NO_FLOOD;
 	level->annotation = annotation(&tags, leaving);
 	level->tags = tags;
 }
@@ -82,7 +82,7 @@ INLINE enum turn flood_copy(struct frame *frame, const struct mirror *mirror, u3
 		count_copy(mirror->slot, DROP_TOO_DEEP, frame->packets);
 		return AGAIN;
 	}
-	level->flood = 1;
+	level->flood = VLAN_FLOOD;
 	level->next = 0;
 	level->mirror = number;
 	level->snaplen = mirror->snaplen;

@@ -2,7 +2,7 @@
 /* The action NORMAL: a learning switch (rules 58 to 63). */
 #pragma once
 #include "fdb.h"
-#include "output.h"
+#include "flood.h"
 
 /* Decides where the frame goes and makes that the next work; returns a reason to drop it, or
  * DELIVERED. */
@@ -26,7 +26,7 @@ FUNCTION u32 normal(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		struct level *level = push_level(frame);
 		if (level)
 			*level = (struct level){
-			    .flood = 1,
+			    .flood = VLAN_FLOOD,
 			    .mirror = NO_MIRROR,
 			    .annotation = annotation(&frame->tags, 0),
 			    .tags = frame->tags,

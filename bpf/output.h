@@ -2,6 +2,7 @@
 /* The way out: every frame and every copy leaves through output(). */
 #pragma once
 #include "mirror.h"
+#include "rewrite.h"
 #include "segment.h"
 
 /* What bpf_clone_redirect said (kernel facts, "Returns"). */
@@ -23,14 +24,14 @@ struct errand {
 
 /* Sends a clone, with an instruction for the target's egress program if the clone must differ
  * from the frame. The frame itself is never changed for a copy's sake. */
-INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 snaplen,
-                      struct errand errand)
+INLINE u32 send_clone(struct __sk_buff *skb, const struct frame *frame, const struct tags *tags,
+                      u32 ifindex, u32 snaplen, struct errand errand)
 {
 	u32 zero = 0;
 	struct instruction *instruction = bpf_map_lookup_elem(&instructions, &zero);
 	if (!instruction)
 		return DROP_UNTREATED;
-	int same = fits(frame, &frame->order.tags), treat = snaplen || errand.mark || !same;
+	int same = fits(frame, tags), treat = snaplen || errand.mark || !same;
 	instruction->result = DROP_REFUSED;
 	if (treat) {
 		instruction->ifindex = ifindex;
@@ -38,7 +39,7 @@ INLINE u32 send_clone(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u
 		instruction->snaplen = snaplen;
 		instruction->mark = errand.mark;
 		instruction->tc_index = errand.annotation;
-		instruction->tags = same ? frame->raw : frame->order.tags;
+		instruction->tags = same ? frame->raw : *tags;
 	}
 	instruction->active = treat;
 	long error = bpf_clone_redirect(skb, ifindex, 0);
@@ -66,7 +67,7 @@ INLINE u32 send_segments(struct __sk_buff *skb, const struct snapshot *bridge, s
 {
 	const struct order *order = &frame->order;
 	u32 mark = mark_copy(slot_of(bridge, order), order->port) | MARK_CUT;
-	return send_clone(skb, frame, bridge->segmenter, 0, (struct errand){mark, 0});
+	return send_clone(skb, frame, &order->tags, bridge->segmenter, 0, (struct errand){mark, 0});
 }
 
 /* Whether a frame may be encapsulated at once. Not for a while after a super-frame from the same
@@ -94,6 +95,42 @@ INLINE u32 travels(u32 mark, const struct order *order)
 	return depth << MARK_DEPTH_SHIFT | (copy ? MARK_OF_COPY : 0);
 }
 
+/* How much longer than received the frame is with these tags. */
+INLINE int tag_bytes(const struct frame *frame, const struct tags *tags)
+{
+	return fits(frame, tags) ? 0 : 4 * tags->number - 4 * frame->raw.number;
+}
+
+INLINE void count_departure(const struct frame *frame, u32 reason)
+{
+	u32 bytes = frame->bytes + frame->packets * tag_bytes(frame, &frame->departure.tags);
+	if (reason || !frame->departure_mark) /* else it is counted when it is encapsulated */
+		count_delivery(frame->departure.port, reason, frame->packets, bytes);
+}
+
+/* Sends what waits, as a clone: the frame itself is needed once more. */
+FUNCTION int flush(struct __sk_buff *skb, struct frame *frame)
+{
+	if (!frame || !frame->departs)
+		return 0;
+	frame->departs = 0;
+	struct errand errand = {frame->departure_mark, frame->departure.annotation};
+	u32 reason =
+	    send_clone(skb, frame, &frame->departure.tags, frame->departure_ifindex, 0, errand);
+	count_departure(frame, reason);
+	return 0;
+}
+
+/* Keeps the order back: if no other output follows, it costs no clone. */
+INLINE void wait(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 mark, u32 how)
+{
+	flush(skb, frame);
+	frame->departure = frame->order;
+	frame->departure_ifindex = ifindex;
+	frame->departure_mark = mark;
+	frame->departs = how;
+}
+
 /* To a tunnel port: by way of the segmenter, where it is encapsulated (tunnel.h) and counted. */
 INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
 {
@@ -107,22 +144,12 @@ INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, 
 	mark |= before | MARK_ENCAPSULATE | (order->snaplen ? 0 : MARK_WHOLE);
 	if (may_be_direct(frame))
 		mark |= MARK_DIRECT;
-	if (order->last && !frame->departs) {
-		frame->departure = *order;
-		frame->departure_ifindex = ifindex;
-		frame->departure_mark = mark;
-		frame->departs = 1;
+	if (order->last) {
+		wait(skb, frame, ifindex, mark, 1);
 		return DELIVERED;
 	}
-	return send_clone(skb, frame, ifindex, 0, (struct errand){mark, order->annotation});
-}
-
-/* How much longer than received the frame is with the order's tags. */
-INLINE int tag_bytes(const struct frame *frame)
-{
-	if (fits(frame, &frame->order.tags))
-		return 0;
-	return 4 * frame->order.tags.number - 4 * frame->raw.number;
+	struct errand errand = {mark, order->annotation};
+	return send_clone(skb, frame, &order->tags, ifindex, 0, errand);
 }
 
 /* Counts one hand-over. A super-frame that was cut as a whole is one packet; its other segments
@@ -132,7 +159,7 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 {
 	const struct order *order = &frame->order;
 	u32 packets = cut ? 1 : frame->packets;
-	u32 bytes = frame->bytes + packets * tag_bytes(frame);
+	u32 bytes = frame->bytes + packets * tag_bytes(frame, &order->tags);
 	u32 slot = slot_of(bridge, order);
 	count_delivery(order->port, reason, packets, cut ? cut : bytes);
 	if (order->mirror == NO_MIRROR)
@@ -156,6 +183,8 @@ INLINE u32 prerequisite(const struct snapshot *bridge, const struct frame *frame
 	const struct port *port = &bridge->ports[frame->order.port & (MAX_PORTS - 1)];
 	if (apart(bridge, frame, frame->order.port))
 		return DROP_PROTECTED;
+	if (port->flags & PORT_NO_FORWARD)
+		return DROP_NO_FORWARD;
 	if (!(port->flags & PORT_PATCH))
 		return port->ifindex ? DELIVERED : DROP_NO_DEVICE;
 	if (frame->order.snaplen)
@@ -177,6 +206,8 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->port = port->peer_port;
 	crossing->depth = frame->hops + 1;
 	crossing->tags = frame->order.tags;
+	if (frame->flow.ready)
+		copy_key(frame->flow.crossings[number & (MAX_CROSSINGS - 1)], frame->flow.key);
 }
 
 /* Whether the frame may be put straight into the namespace of the port's peer: bpf_redirect_peer
@@ -194,7 +225,7 @@ INLINE u32 for_peer(const struct port *port, const u8 *mac)
 INLINE u32 cut_of(const struct frame *frame)
 {
 	const struct order *order = &frame->order;
-	if (!order->snaplen || frame->segment + tag_bytes(frame) <= order->snaplen)
+	if (!order->snaplen || frame->segment + tag_bytes(frame, &order->tags) <= order->snaplen)
 		return 0;
 	int tagged = order->tags.number || frame->deeper;
 	return order->snaplen < 18 && tagged ? 18 : order->snaplen; /* D12 */
@@ -209,101 +240,41 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	struct order *order = &frame->order;
 	u32 number = order->port & (MAX_PORTS - 1);
 	const struct port *port = &bridge->ports[number];
-	outward(port, &order->tags);
+	if (!order->as_is)
+		outward(port, &order->tags);
 	u32 cut = cut_of(frame), reason = prerequisite(bridge, frame);
 	/* An egress mirror never fires for a patch port (rule 13). */
 	if (reason == DELIVERED && !(port->flags & PORT_PATCH))
 		select_mirrors(bridge, frame, port->destination, number, LEAVING, &order->tags);
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
+	frame->outputs += order->mirror == NO_MIRROR;
+	/* What waits still has the bytes as they are. */
+	if (reason == DELIVERED && frame->flow.changed && !(port->flags & PORT_PATCH)) {
+		flush(skb, frame);
+		rewrite(skb, frame);
+	}
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
-	frame->outputs += order->mirror == NO_MIRROR;
 	if (reason == DELIVERED && port->flags & PORT_TUNNEL) {
 		reason = send_to_tunnel(skb, bridge, frame);
 		cut = 0;
 		if (reason == DELIVERED)
 			return 0; /* counted when it is encapsulated */
-	} else if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
+	} else if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter &&
+	           order->mirror != NO_MIRROR) {
 		reason = send_segments(skb, bridge, frame);
 		cut = 0;
 		if (reason == DELIVERED)
 			return 0; /* its segments are counted when they are delivered */
 	} else if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
-		if (order->last && !frame->departs) {
-			frame->departure = *order;
-			frame->departure_ifindex = port->ifindex;
-			frame->departure_mark = 0;
-			frame->departs = 1 + for_peer(port, frame->target.mac);
-		} else {
-			reason = send_clone(skb, frame, port->ifindex, cut, (struct errand){});
+		if (order->last) {
+			wait(skb, frame, port->ifindex, 0, 1 + for_peer(port, frame->target.mac));
+			return 0; /* counted when it goes */
 		}
+		reason =
+		    send_clone(skb, frame, &order->tags, port->ifindex, cut, (struct errand){});
 	}
 	count_output(bridge, frame, reason, cut);
 	return 0;
-}
-
-/* Looks for the frame's next flood output among 64 ports and orders it. */
-FUNCTION enum turn next_flood(const struct snapshot *bridge, struct frame *frame)
-{
-	if (!bridge || !frame)
-		return EXHAUSTED;
-	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
-	const struct vlan *vlan = &bridge->vlans[vid(&level->tags) & (MAX_VLANS - 1)];
-	u32 next = level->next, word = next >> 6;
-	if (word >= PORT_WORDS)
-		return EXHAUSTED;
-	u64 ports = (vlan->members[word] & ~bridge->reserved[word]) >> (next & 63);
-	if (!ports) {
-		level->next = (word + 1) << 6;
-		return AGAIN;
-	}
-	u32 number = next + __builtin_ctzll(ports);
-	level->next = number + 1;
-	/* A copy goes back to where the frame came from as well (rule 45). */
-	if (number == frame->port && level->mirror == NO_MIRROR)
-		return AGAIN;
-	if (!carries_inner(bridge, &bridge->ports[number & (MAX_PORTS - 1)], &level->tags))
-		return AGAIN;
-	if (level->mirror == NO_MIRROR && apart(bridge, frame, number))
-		return AGAIN;
-	frame->order = (struct order){
-	    .port = number,
-	    .mirror = level->mirror,
-	    .snaplen = level->snaplen,
-	    .annotation = level->annotation,
-	    .tags = level->tags,
-	};
-	return ORDERED;
-}
-
-struct walk {
-	struct __sk_buff *skb;
-	struct snapshot *bridge;
-	struct frame *frame;
-	u32 mode;
-};
-
-/* One output, or one level done. */
-static long step(u32 number, struct walk *walk)
-{
-	struct frame *frame = walk->frame;
-	if (!frame->depth)
-		return 1;
-	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
-	enum turn turn = level->flood ? next_flood(walk->bridge, frame)
-	                              : next_copy(walk->bridge, frame, walk->mode);
-	if (turn == ORDERED)
-		output(walk->skb, walk->bridge, frame, walk->mode);
-	if (turn == EXHAUSTED)
-		frame->depth--;
-	return 0;
-}
-
-/* Works off the levels, the top one first: mirrors of a mirror's copy (rule 32) are levels like
- * any other, so nothing recurses. */
-INLINE void work_off(struct __sk_buff *skb, struct snapshot *bridge, struct frame *frame, u32 mode)
-{
-	struct walk walk = {skb, bridge, frame, mode};
-	bpf_loop(1 << 17, step, &walk, 0);
 }

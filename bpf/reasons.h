@@ -18,7 +18,7 @@
 	X(NO_FLOW, no_flow, "no flow of its table matches it")                                   \
 	X(FLOW, flow, "the flow it matched sends it nowhere")                                    \
 	X(BUDGET, budget, "its flows take more steps, or nest deeper, than a frame may")         \
-	X(PORT_CONFIG, port_config, "ovs-ofctl mod-port has told the port not to")               \
+	X(NO_RECEIVE, no_receive, "ovs-ofctl mod-port has set no-receive")                       \
 	X(PACKET_IN, packet_in, "more frames for controllers than user space takes")             \
 	X(NO_PORT, no_port, "no other port carries its VLAN")                                    \
 	X(KEY, key, "its tunnel key or session ID is not the port's")                            \
@@ -37,6 +37,7 @@
 	X(CUT, cut, "the copy could not be cut to the mirror's snaplen")                       \
 	X(UNTREATED, untreated, "left the device without its VLAN tag or cut")                 \
 	X(SUPER_FRAME, super_frame, "a later segment of a super-frame cut to the snaplen")     \
+	X(NO_FORWARD, no_forward, "ovs-ofctl mod-port has set no-forward")                     \
 	X(PATCH_SNAPLEN, patch_snaplen, "a copy with a snaplen does not pass a patch port")    \
 	X(SEGMENTER, segmenter, "lost on its way through the segmenter, whose queue was full") \
 	X(NO_ROUTE, no_route, "there is no route to the tunnel's remote_ip")                   \

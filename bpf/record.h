@@ -26,6 +26,20 @@ INLINE void record(u32 kind, u32 reason, u32 port, u32 vlan)
 	event->vlan = vlan;
 }
 
+/* A step through flow tables. */
+INLINE void record_step(u32 kind, u32 what, u32 number)
+{
+	struct event *event = next_event();
+	if (!event)
+		return;
+	event->kind = kind;
+	event->reason = DELIVERED;
+	event->port = what;
+	event->mirror = NO_MIRROR;
+	event->vlan = 0;
+	event->length = number;
+}
+
 /* The frame as it would leave: made so in fact, then its first bytes. */
 FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reason, u32 cut)
 {

@@ -140,6 +140,13 @@ int recorder(struct __sk_buff *skb)
 	return receive(skb, skb->cb[0], skb->cb[1], RECORD);
 }
 
+/* Never attached: a controller's frame (PACKET_OUT), by a test run. */
+SEC("tc")
+int packet_out(struct __sk_buff *skb)
+{
+	return send_packet_out(skb, skb->cb[0], skb->cb[1], skb->cb[2], skb->cb[3]);
+}
+
 /* What the links hold: an upgrade changes the array, never a link. An empty slot lets nothing
  * through to the host. */
 SEC("tc")

@@ -57,7 +57,7 @@ class Reason(IntEnum):
     DROP_NO_FLOW = 10
     DROP_FLOW = 11
     DROP_BUDGET = 12
-    DROP_PORT_CONFIG = 13
+    DROP_NO_RECEIVE = 13
     DROP_PACKET_IN = 14
     DROP_NO_PORT = 15
     DROP_KEY = 16
@@ -74,15 +74,16 @@ class Reason(IntEnum):
     DROP_CUT = 27
     DROP_UNTREATED = 28
     DROP_SUPER_FRAME = 29
-    DROP_PATCH_SNAPLEN = 30
-    DROP_SEGMENTER = 31
-    DROP_NO_ROUTE = 32
-    DROP_NO_NEIGHBOUR = 33
-    DROP_MTU = 34
-    DROP_LOOP = 35
-    DROP_ENCAPSULATION = 36
-    DROP_TOO_DEEP = 37
-    MAX_REASONS = 38
+    DROP_NO_FORWARD = 30
+    DROP_PATCH_SNAPLEN = 31
+    DROP_SEGMENTER = 32
+    DROP_NO_ROUTE = 33
+    DROP_NO_NEIGHBOUR = 34
+    DROP_MTU = 35
+    DROP_LOOP = 36
+    DROP_ENCAPSULATION = 37
+    DROP_TOO_DEEP = 38
+    MAX_REASONS = 39
 
 
 class VlanMode(IntEnum):
@@ -474,11 +475,11 @@ FDB_FLAP_FROM = 16
 FDB_FLAP_TO = 20
 
 
-PORT_COUNTERS = struct.Struct("=QQQQQQQ38Q")
+PORT_COUNTERS = struct.Struct("=QQQQQQQ39Q")
 
 
 class PortCounters(NamedTuple):
-    """struct port_counters: 360 bytes."""
+    """struct port_counters: 368 bytes."""
 
     rx_packets: int
     rx_bytes: int
@@ -493,18 +494,18 @@ class PortCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:45])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:46])
 
     def pack(self) -> bytes:
         """To its bytes."""
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
 
-MIRROR_COUNTERS = struct.Struct("=QQQQQQ38Q")
+MIRROR_COUNTERS = struct.Struct("=QQQQQQ39Q")
 
 
 class MirrorCounters(NamedTuple):
-    """struct mirror_counters: 352 bytes."""
+    """struct mirror_counters: 360 bytes."""
 
     selected: int
     selected_bytes: int
@@ -518,7 +519,7 @@ class MirrorCounters(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:44])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:45])
 
     def pack(self) -> bytes:
         """To its bytes."""
@@ -930,7 +931,7 @@ REASON_WORDS = {
     "no_flow": "no flow of its table matches it",
     "flow": "the flow it matched sends it nowhere",
     "budget": "its flows take more steps, or nest deeper, than a frame may",
-    "port_config": "ovs-ofctl mod-port has told the port not to",
+    "no_receive": "ovs-ofctl mod-port has set no-receive",
     "packet_in": "more frames for controllers than user space takes",
     "no_port": "no other port carries its VLAN",
     "key": "its tunnel key or session ID is not the port's",
@@ -947,6 +948,7 @@ REASON_WORDS = {
     "cut": "the copy could not be cut to the mirror's snaplen",
     "untreated": "left the device without its VLAN tag or cut",
     "super_frame": "a later segment of a super-frame cut to the snaplen",
+    "no_forward": "ovs-ofctl mod-port has set no-forward",
     "patch_snaplen": "a copy with a snaplen does not pass a patch port",
     "segmenter": "lost on its way through the segmenter, whose queue was full",
     "no_route": "there is no route to the tunnel's remote_ip",
@@ -972,7 +974,7 @@ FRAME_REASONS = frozenset(
         Reason.DROP_NO_FLOW,
         Reason.DROP_FLOW,
         Reason.DROP_BUDGET,
-        Reason.DROP_PORT_CONFIG,
+        Reason.DROP_NO_RECEIVE,
         Reason.DROP_PACKET_IN,
         Reason.DROP_NO_PORT,
         Reason.DROP_KEY,
@@ -986,4 +988,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "9077028127a1"
+LAYOUT = "265454aa2a85"

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Which flow of a table a frame meets: tuple space search. For each mask of the table, the words it
+ * looks at are hashed to a bucket of the bridge's store. */
+#pragma once
+#include "key.h"
+
+enum { MASKS_AT_ONCE = 8 };
+
+INLINE void *store_of(u32 bridge)
+{
+	return bpf_map_lookup_elem(&flow_stores, &bridge);
+}
+
+INLINE void *cell_of(void *store, u32 number)
+{
+	return bpf_map_lookup_elem(store, &number);
+}
+
+/* The frame's look at a bridge's tables: one version of them, however often it looks. */
+INLINE int open_store(struct frame *frame)
+{
+	struct flow *flow = &frame->flow;
+	void *store = store_of(frame->bridge);
+	const struct store_header *header = store ? cell_of(store, 0) : 0;
+	if (!header)
+		return 0;
+	flow->version = *(volatile u32 *)&header->version;
+	flow->seed = header->seed;
+	return 1;
+}
+
+INLINE void begin_lookup(struct frame *frame, u32 table, u32 quiet)
+{
+	struct flow *flow = &frame->flow;
+	u32 number = table & (MAX_TABLES - 1);
+	void *store = store_of(frame->bridge);
+	const struct store_header *header = store ? cell_of(store, 0) : 0;
+	const struct store_table *row = store ? cell_of(store, 1 + number) : 0;
+	flow->table = number;
+	flow->quiet = quiet;
+	flow->best = NO_RULE;
+	flow->masks = 0;
+	frame->stage = LOOKING_UP;
+	if (!header || !row)
+		return;
+	/* Two numbers that belong together are in one word each, so that none is of another time.
+	 */
+	u64 masks = *(volatile u64 *)&row->masks, buckets = *(volatile u64 *)&header->buckets;
+	flow->next_mask = masks;
+	flow->masks = masks >> 32;
+	flow->buckets = buckets;
+	flow->bucket_mask = buckets >> 32;
+}
+
+INLINE u64 mix(u64 hash, u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+	return hash ^ hash >> 29;
+}
+
+INLINE u64 finish(u64 hash)
+{
+	hash = (hash ^ hash >> 32) * 0xff51afd7ed558ccd;
+	return hash ^ hash >> 33;
+}
+
+/* Whether the rule is there for this frame, and matches it. */
+INLINE int matches(const struct flow *flow, const struct store_mask *mask,
+                   const struct store_rule *rule)
+{
+	if (rule->mask != mask->id || rule->added > flow->version || rule->removed <= flow->version)
+		return 0;
+	for (u32 i = 0; i < MAX_MASK_WORDS; i++) {
+		if (i >= mask->count)
+			break;
+		if (rule->words[i] != flow->masked[i])
+			return 0;
+	}
+	return 1;
+}
+
+/* Looks for a rule with this mask. */
+INLINE void try_mask(void *store, struct flow *flow, const struct store_mask *mask)
+{
+	u64 hash = (u64)flow->seed << 32 | mask->id;
+	for (u32 i = 0; i < MAX_MASK_WORDS; i++) {
+		if (i >= mask->count)
+			break;
+		u64 word = flow->key[mask->words[i] & (KEY_SPACE - 1)] & mask->masks[i];
+		flow->masked[i] = word;
+		hash = mix(hash, word);
+	}
+	hash = finish(hash);
+	u32 print = (u32)hash ?: 1;
+	const struct store_bucket *bucket =
+	    cell_of(store, flow->buckets + (hash >> 32 & flow->bucket_mask));
+	if (!bucket)
+		return;
+	for (u32 i = 0; i < BUCKET_RULES; i++) {
+		if (bucket->prints[i] != print)
+			continue;
+		u32 number = bucket->rules[i];
+		const struct store_rule *rule = cell_of(store, number);
+		if (!number || !rule || !matches(flow, mask, rule))
+			continue;
+		if (!flow->best || rule->priority > flow->best_priority) {
+			flow->best = number;
+			flow->best_priority = rule->priority;
+		}
+		return; /* no other that this frame sees has the same mask and words */
+	}
+}
+
+/* Tries some masks; returns whether the look-up is over. */
+FUNCTION int look_up(struct frame *frame)
+{
+	if (!frame)
+		return 1;
+	struct flow *flow = &frame->flow;
+	void *store = store_of(frame->bridge);
+	if (!store)
+		return 1;
+	for (u32 i = 0; i < MASKS_AT_ONCE; i++) {
+		if (!flow->masks || !flow->budget)
+			return 1;
+		flow->masks--;
+		const struct store_mask *mask = cell_of(store, flow->next_mask++);
+		if (!mask || (flow->best && flow->best_priority >= mask->priority))
+			return 1;
+		flow->budget--;
+		if ((flow->key[mask->skip_word & (KEY_SPACE - 1)] & mask->skip_mask) ==
+		    mask->skip_value)
+			try_mask(store, flow, mask);
+	}
+	return 0;
+}
+
+/* Counts the frame on the rule found. */
+INLINE void count_flow(const struct frame *frame, struct store_rule *rule)
+{
+	u32 now = bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+	__sync_fetch_and_add(&rule->packets, (u64)frame->packets);
+	__sync_fetch_and_add(&rule->bytes, (u64)frame->bytes);
+	if (rule->used != now)
+		rule->used = now;
+}
