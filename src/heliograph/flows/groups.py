@@ -23,24 +23,24 @@ from heliograph.openflow.flows import (
     GroupType,
 )
 
-_LAST_GROUP = 0xFFFF_FF00
-_LAST_BUCKET = BUCKET_FIRST - 0xFE
+_LAST_GROUP = _LAST_BUCKET = 0xFFFF_FF00
 _ON_BUCKETS = frozenset({GroupCommand.INSERT_BUCKET, GroupCommand.REMOVE_BUCKET})
-_METHODS = frozenset({"", "hash", "dp_hash"})
+_DESCRIBING = frozenset({GroupCommand.ADD, GroupCommand.MODIFY, GroupCommand.ADD_OR_MODIFY})
+_METHODS = frozenset({"hash", "dp_hash"})
 Groups = Mapping[int, GroupEntry]
 
 
 def check_group_mod(mod: GroupMod) -> None:
-    """What can be said of it whatever groups there are."""
-    if mod.command == GroupCommand.DELETE:
-        return
-    if mod.group_id > _LAST_GROUP:
+    """What can be said of it whatever groups there are. Buckets that come with DELETE do nothing,
+    but they have to be buckets of such a group."""
+    _check_distinct(mod.buckets, Code.OFPGMFC_BAD_BUCKET)
+    _check_selection(mod)
+    if mod.group_id > _LAST_GROUP and mod.command != GroupCommand.DELETE:
         raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, f"group {mod.group_id:#x} is reserved")
     _check_command_bucket(mod)
-    if mod.command in _ON_BUCKETS:
-        _check_buckets(mod.buckets, mod.type)
-    else:
-        _check(_described(mod))
+    if mod.command != GroupCommand.DELETE:
+        _check_count(mod.type, mod.buckets)
+    _check_buckets(mod.buckets, mod.type)
 
 
 def changed(mod: GroupMod, groups: Groups, limits: Limits) -> GroupDesc:
@@ -56,17 +56,14 @@ def changed(mod: GroupMod, groups: Groups, limits: Limits) -> GroupDesc:
         insert = mod.command == GroupCommand.INSERT_BUCKET
         buckets = (_inserted if insert else _removed)(mod, old.desc.buckets)
         desc = replace(old.desc, buckets=buckets)
-        _check(desc)
+        _check_count(desc.type, desc.buckets)
+        _check_buckets(desc.buckets, desc.type)
     else:
-        desc = _described(mod)
+        desc = GroupDesc(mod.group_id, mod.type, _numbered(mod.buckets), mod.selection)
     if len(desc.buckets) > limits.buckets:
         raise OpenFlowError(Code.OFPGMFC_OUT_OF_BUCKETS, f"more than {limits.buckets} buckets")
     _check_loop(desc, groups)
     return desc
-
-
-def _described(mod: GroupMod) -> GroupDesc:
-    return GroupDesc(mod.group_id, mod.type, _numbered(mod.buckets), mod.selection)
 
 
 def _check_command_bucket(mod: GroupMod) -> None:
@@ -92,7 +89,8 @@ def _numbered(buckets: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
 
 
 def _check_distinct(buckets: tuple[Bucket, ...], code: Code) -> None:
-    if len({bucket.bucket_id for bucket in buckets}) < len(buckets):
+    numbers = [bucket.bucket_id for bucket in buckets if bucket.bucket_id is not None]
+    if len(set(numbers)) < len(numbers):
         raise OpenFlowError(code, "two buckets of one number")
 
 
@@ -128,16 +126,25 @@ def _removed(mod: GroupMod, old: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
     return (*old[:where], *old[where + 1 :])
 
 
-def _check(desc: GroupDesc) -> None:
-    _check_distinct(desc.buckets, Code.OFPGMFC_BAD_BUCKET)
-    if desc.type == GroupType.INDIRECT and len(desc.buckets) != 1:
+def _check_selection(mod: GroupMod) -> None:
+    selection = mod.selection
+    if not selection.method:
+        return
+    method = f"selection_method={selection.method!r}"
+    if mod.command not in _DESCRIBING or mod.type != GroupType.SELECT:
+        sentence = f"{method} in {mod.command.name} of {mod.type.name}"
+        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, sentence)
+    if selection.method not in _METHODS:
+        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"{method} is neither of {sorted(_METHODS)}")
+    if selection.fields and selection.method != "hash":
+        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"{method} looks at no fields")
+
+
+def _check_count(kind: GroupType, buckets: tuple[Bucket, ...]) -> None:
+    if kind == GroupType.INDIRECT and len(buckets) != 1:
         raise OpenFlowError(
-            Code.OFPGMFC_INVALID_GROUP, f"an indirect group with {len(desc.buckets)} buckets"
+            Code.OFPGMFC_INVALID_GROUP, f"an indirect group with {len(buckets)} buckets"
         )
-    method = desc.selection.method
-    if method not in _METHODS or (method and desc.type != GroupType.SELECT):
-        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"selection_method={method!r} of {desc.type!r}")
-    _check_buckets(desc.buckets, desc.type)
 
 
 def _check_buckets(buckets: tuple[Bucket, ...], kind: GroupType) -> None:

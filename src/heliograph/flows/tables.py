@@ -248,12 +248,12 @@ class Tables:
     # Groups
 
     def _group_mod(self, work: Progress, mod: GroupMod, now: int) -> None:
+        groups.check_group_mod(mod)
         if mod.command == GroupCommand.DELETE:
             every = mod.group_id == ALL_GROUPS
             for group_id in list(self.groups) if every else (mod.group_id,):
                 self._remove_group(work, group_id)
             return
-        groups.check_group_mod(mod)
         desc = groups.changed(mod, self.groups, self.limits)
         old = self.groups.get(mod.group_id)
         self._step(work, old, GroupEntry(desc, old.created if old else now))

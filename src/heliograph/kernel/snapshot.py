@@ -6,6 +6,7 @@ values, equal if and only if a frame would be treated equally.
 """
 
 import struct
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class PortEntry:
     `customer_vlans` (empty: all) and `service_tpid` are. `peer_mac` is that of the other end of
     its veth device if that is in another namespace, empty otherwise or if not known. A patch port
     has no device but a `peer`: the slot of a bridge, and the number of a port there. That of a
-    `tunnel` is the segmenter's near end.
+    `tunnel` is the segmenter's near end. `ofport` 0: flow tables do not know it. `config` has what
+    OpenFlow set of it (PORT_NO_...).
     """
 
     number: int
@@ -43,6 +45,8 @@ class PortEntry:
     customer_vlans: frozenset[int] = frozenset()
     peer: tuple[int, int] | None = None
     tunnel: bool = False
+    ofport: int = 0
+    config: int = 0
 
     def membership(self) -> tuple[bool, frozenset[int]]:
         """The VLANs it is a member of (rules 71, 72, 74): (True, all but these), (False, these)."""
@@ -79,7 +83,8 @@ class MirrorEntry:
 
 @dataclass(frozen=True, slots=True)
 class BridgeEntry:
-    """A bridge: everything that a frame consults."""
+    """A bridge: everything that a frame consults. With `flows` its frames go through the tables of
+    its store, else straight to NORMAL. `mirror_changed` is rule 26's behaviour."""
 
     slot: int
     forwarding: bool
@@ -91,6 +96,8 @@ class BridgeEntry:
     flood_vlans: frozenset[int] = frozenset()
     vlan_limit: int = 1
     segmenter: int = 0
+    flows: bool = False
+    mirror_changed: bool = False
 
 
 def mac_age_ticks(bridge: BridgeEntry) -> int:
@@ -107,8 +114,11 @@ def _words(bits: int) -> bytes:
 
 
 def _flags(bridge: BridgeEntry) -> int:
-    return (BridgeFlags.BRIDGE_FORWARD_BPDU if bridge.forward_bpdu else 0) | (
-        0 if bridge.forwarding else BridgeFlags.BRIDGE_NO_FORWARDING
+    return (
+        (BridgeFlags.BRIDGE_FORWARD_BPDU if bridge.forward_bpdu else 0)
+        | (0 if bridge.forwarding else BridgeFlags.BRIDGE_NO_FORWARDING)
+        | (BridgeFlags.BRIDGE_FLOWS if bridge.flows else 0)
+        | (BridgeFlags.BRIDGE_MIRROR_CHANGED if bridge.mirror_changed else 0)
     )
 
 
@@ -118,6 +128,7 @@ def _port_flags(port: PortEntry) -> int:
         | (PortFlags.PORT_PROTECTED if port.protected else 0)
         | (PortFlags.PORT_PATCH if port.peer else 0)
         | (PortFlags.PORT_TUNNEL if port.tunnel else 0)
+        | port.config
     )
 
 
@@ -148,7 +159,7 @@ def _ports(bridge: BridgeEntry) -> Iterable[tuple[int, bytes]]:
                 peer_bridge=port.peer[0] if port.peer else 0,
                 peer_port=port.peer[1] if port.peer else 0,
                 peer_mac=port.peer_mac.ljust(6, b"\0"),
-                padding=0,
+                ofport=port.ofport,
             ).pack(),
         )
 
@@ -201,14 +212,38 @@ def _vlans(bridge: BridgeEntry) -> bytes:
     return bytes(table)
 
 
+def _reserved(bridge: BridgeEntry) -> int:
+    outputs = {mirror.output_port for mirror in bridge.mirrors}
+    return _bits(port for port in outputs if port is not None)
+
+
+def _reached(bridge: BridgeEntry, excepted: int) -> int:
+    """The ports that FLOOD and ALL send to: no mirror's output (D7), none so configured."""
+    ports = _bits(port.number for port in bridge.ports if not port.config & excepted)
+    return ports & ~_reserved(bridge)
+
+
+def _numbers(bridge: BridgeEntry) -> bytes:
+    """The number + 1 of the port that has an ofport, by ofport."""
+    numbers = array("H", bytes(2 << 16))
+    for port in bridge.ports:
+        if port.ofport:
+            numbers[port.ofport] = port.number + 1
+    return numbers.tobytes()
+
+
 def pack(bridge: BridgeEntry) -> bytes:
     """The bytes of `struct snapshot`."""
     data = bytearray(layouts.SNAPSHOT_SIZE)
     head = (_flags(bridge), mac_age_ticks(bridge), bridge.mac_limit, bridge.vlan_limit)
     struct.pack_into("=IIIII", data, 0, *head, bridge.segmenter)
-    outputs = {m.output_port for m in bridge.mirrors}
-    reserved = _words(_bits(port for port in outputs if port is not None))
-    data[layouts.SNAPSHOT_RESERVED : layouts.SNAPSHOT_RESERVED + len(reserved)] = reserved
+    for start, words in (
+        (layouts.SNAPSHOT_RESERVED, _words(_reserved(bridge))),
+        (layouts.SNAPSHOT_ALL, _words(_reached(bridge, 0))),
+        (layouts.SNAPSHOT_FLOOD, _words(_reached(bridge, PortFlags.PORT_NO_FLOOD))),
+        (layouts.SNAPSHOT_NUMBERS, _numbers(bridge)),
+    ):
+        data[start : start + len(words)] = words
     for start, rows in (
         (layouts.SNAPSHOT_MIRRORS, _mirrors(bridge)),
         (layouts.SNAPSHOT_PORTS, _ports(bridge)),

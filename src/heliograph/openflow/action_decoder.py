@@ -42,7 +42,7 @@ from heliograph.openflow.actions import (
 )
 from heliograph.openflow.buffer import Reader
 from heliograph.openflow.errors import NICIRA, ONF, Code, OpenFlowError
-from heliograph.openflow.fields import Field
+from heliograph.openflow.fields import FIELDS, Field
 from heliograph.openflow.oxm import BY_HEADER, EXPERIMENTER, possible, read_field, value_bits
 from heliograph.openflow.ports import from_wide
 
@@ -272,6 +272,11 @@ def _clone(reader: Reader, version: int) -> Action:
     return Clone(decode_actions(reader.rest(), version))
 
 
+def _whole(name: str, tag: int = 0) -> Callable[[int], Action]:
+    """A header field written whole, as the actions of 1.1 do that later versions still read."""
+    return lambda value: SetField(name, value | tag, value_bits(FIELDS[name]))
+
+
 _OPENFLOW10: Mapping[int, Decoder] = {
     0: _output10,
     1: _short(SetVlanVid, 0xFFF),
@@ -287,6 +292,16 @@ _OPENFLOW10: Mapping[int, Decoder] = {
 }
 _OPENFLOW13: Mapping[int, Decoder] = {
     0: _output13,
+    1: _short(_whole("vlan_vid", tag=0x1000), 0xFFF),
+    2: _octet(_whole("vlan_pcp"), 7),
+    3: _mac(SetEthSrc),
+    4: _mac(SetEthDst),
+    5: _word(SetIpv4Src),
+    6: _word(SetIpv4Dst),
+    7: _octet(SetTos, 0xFC),
+    8: _octet(_whole("nw_ecn"), 3),
+    9: _short(SetTpSrc),
+    10: _short(SetTpDst),
     17: _short(_push_vlan),
     18: _plain(StripVlan(), 4),
     22: _word(Group),

@@ -67,9 +67,9 @@ class _Flow:
         value, mask = match.get("vlan_tci") or (0, 0)
         self.tagged = bool(value & mask & 0x1000)
 
-    def transport(self) -> str:
-        value, mask = self.match.get("nw_proto") or (6, 0xFF)
-        return {17: "udp", 132: "sctp"}.get(value & mask, "tcp")
+    def transport(self) -> str | None:
+        value, mask = self.match.get("nw_proto") or (0, 0)
+        return {6: "tcp", 17: "udp", 132: "sctp"}.get(value & mask)
 
 
 def _standard(kind: int, body: bytes) -> bytes:
@@ -234,9 +234,11 @@ def _ttl(action: SetTtl, flow: _Flow) -> bytes:
 
 def _transport(kind: int, end: str) -> Callable[[Any, _Flow], bytes]:
     def encode(action: SetTpSrc, flow: _Flow) -> bytes:
-        if flow.version == 1:
+        protocol = flow.transport()
+        # Of which protocol's field it is only the match tells; without it, as 1.1 has it.
+        if flow.version == 1 or protocol is None:
             return _standard(kind, codes.H2.pack(action.port))
-        return _assign(f"{flow.transport()}_{end}", action.port, flow)
+        return _assign(f"{protocol}_{end}", action.port, flow)
 
     return encode
 

@@ -30,8 +30,8 @@ class FlowFlags(IntFlag):
 class FlowMod:
     """A change of flows.
 
-    1.0 always asks for RESET_COUNTS (adding an equal flow clears its counters), and a MODIFY of
-    flows that do not exist adds one where `cookie` is not None and `cookie_mask` is 0.
+    An ADD of 1.0 always asks for RESET_COUNTS (adding an equal flow clears its counters). A MODIFY
+    of flows that do not exist adds one where `cookie` is not None and `cookie_mask` is 0.
     """
 
     command: FlowCommand

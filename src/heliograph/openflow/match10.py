@@ -40,6 +40,11 @@ def _prefix(wildcards: int, shift: int) -> int:
     return 0xFFFF_FFFF << min(wildcards >> shift & 0x3F, 32) & 0xFFFF_FFFF
 
 
+def is_exact(reader: Reader) -> bool:
+    """Whether the match that comes next has no wildcard at all."""
+    return not int.from_bytes(reader.data[reader.pos : reader.pos + 4], "big") & _ALL
+
+
 def read_match(reader: Reader) -> Match:
     (wild, port, src, dst, vid, pcp, kind, tos, proto, nw_src, nw_dst, tp_src, tp_dst) = (
         reader.unpack(MATCH)

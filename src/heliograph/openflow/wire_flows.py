@@ -8,7 +8,7 @@ from typing import Any
 from heliograph.openflow import match10, oxm
 from heliograph.openflow.action_decoder import decode_actions, decode_instructions
 from heliograph.openflow.action_encoder import encode_instructions
-from heliograph.openflow.actions import ALL_TABLES, NO_BUFFER, Actions, GotoTable
+from heliograph.openflow.actions import ALL_TABLES, NO_BUFFER
 from heliograph.openflow.buffer import Reader, padded
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import (
@@ -30,6 +30,7 @@ _REMOVED10, _REMOVED_NX = Struct("!QHBxIIH2xQQ"), Struct("!QHBBIIHHQQ")
 _REMOVED13, _REMOVED15 = Struct("!QHBBIIHHQQ"), Struct("!BBHHHQ")
 _SAME_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
 _EMERGENCY = 4
+_HIGHEST = 0xFFFF  # of a 1.0 match without any wildcard, whatever the message says
 SECOND = 10**9
 
 
@@ -53,12 +54,13 @@ def _split_command(word: int, *, table_ids: bool) -> tuple[FlowCommand, int]:
     return _command(word), ALL_TABLES
 
 
-def _flags10(bits: int) -> FlowFlags:
+def _flags10(bits: int, command: FlowCommand) -> FlowFlags:
     if bits & _EMERGENCY:
         raise OpenFlowError(Code.OFPFMFC_TABLE_FULL, "there is no table for emergency flows")
     if bits & ~3:
         raise OpenFlowError(Code.OFPFMFC_BAD_FLAGS, f"no flags are {bits & ~3:#x}")
-    return FlowFlags(bits) | FlowFlags.RESET_COUNTS
+    implied = FlowFlags.RESET_COUNTS if command == FlowCommand.ADD else FlowFlags.NONE
+    return FlowFlags(bits) | implied
 
 
 def _cookie10(cookie: int) -> int | None:
@@ -67,6 +69,7 @@ def _cookie10(cookie: int) -> int | None:
 
 def _flow_mod10(*, table_ids: bool) -> Callable[[Reader, int], FlowMod]:
     def decode(reader: Reader, version: int) -> FlowMod:
+        exact = match10.is_exact(reader)
         match = match10.read_match(reader)
         cookie, word, idle, hard, priority, buffer, port, flags = reader.unpack(_MOD10)
         command, table_id = _split_command(word, table_ids=table_ids)
@@ -74,13 +77,13 @@ def _flow_mod10(*, table_ids: bool) -> Callable[[Reader, int], FlowMod]:
             command=command,
             match=match,
             table_id=table_id,
-            priority=priority,
+            priority=_HIGHEST if exact else priority,
             cookie=_cookie10(cookie),
             idle_timeout=idle,
             hard_timeout=hard,
             buffer_id=None if buffer == NO_BUFFER else buffer,
             out_port=port,
-            flags=_flags10(flags),
+            flags=_flags10(flags, command),
             actions=decode_actions(reader.rest(), version),
         )
 
@@ -106,7 +109,7 @@ def _flow_mod_nx(*, table_ids: bool) -> Callable[[Reader, int], FlowMod]:
             hard_timeout=hard,
             buffer_id=None if buffer == NO_BUFFER else buffer,
             out_port=port,
-            flags=_flags10(flags),
+            flags=_flags10(flags, command),
             actions=decode_actions(reader.rest(), version),
         )
 
@@ -123,7 +126,6 @@ def _flow_mod13(reader: Reader, version: int) -> FlowMod:
     add = command == FlowCommand.ADD
     match = oxm.read_match(reader)
     actions = decode_instructions(reader.rest(), version)
-    _check_goto(actions, table_id)
     return FlowMod(
         command=command,
         match=match,
@@ -143,17 +145,6 @@ def _flow_mod13(reader: Reader, version: int) -> FlowMod:
     )
 
 
-def _check_goto(actions: Actions, table_id: int) -> None:
-    """Pipelines go one way, so that they end."""
-    goto = actions[-1] if actions else None
-    if isinstance(goto, GotoTable) and (
-        goto.table_id == ALL_TABLES or goto.table_id <= table_id != ALL_TABLES
-    ):
-        raise OpenFlowError(
-            Code.OFPBIC_BAD_TABLE_ID, f"goto_table:{goto.table_id} in table {table_id}"
-        )
-
-
 def _encode_flow_mod(mod: FlowMod, version: int) -> Encoded:
     buffer = NO_BUFFER if mod.buffer_id is None else mod.buffer_id
     times = mod.idle_timeout, mod.hard_timeout, mod.priority
@@ -171,9 +162,12 @@ def _encode_flow_mod(mod: FlowMod, version: int) -> Encoded:
     ]
 
 
-def says_all(match: Match) -> bool:
-    """Whether the match of 1.0 can say it."""
-    return match10.read_match(Reader(match10.encode_match(match))) == match
+def _in_10(mod: FlowMod) -> bytes | None:
+    """The match as 1.0 has it; None where it cannot say match and priority."""
+    data = match10.encode_match(mod.match)
+    if match10.read_match(Reader(data)) != mod.match:
+        return None
+    return data if mod.priority == _HIGHEST or not match10.is_exact(Reader(data)) else None
 
 
 def _encode_flow_mod10(mod: FlowMod, numbers: tuple[int, ...]) -> Encoded:
@@ -181,8 +175,9 @@ def _encode_flow_mod10(mod: FlowMod, numbers: tuple[int, ...]) -> Encoded:
     cookie = _SAME_COOKIE if mod.cookie is None else mod.cookie
     words = (cookie, table << 8 | mod.command, *numbers, mod.out_port, mod.flags & 3)
     actions = encode_instructions(mod.actions, 1, mod.match)
-    if not mod.cookie_mask and says_all(mod.match):
-        return "FLOW_MOD", [match10.encode_match(mod.match), _MOD10.pack(*words), actions]
+    plain = None if mod.cookie_mask else _in_10(mod)
+    if plain is not None:
+        return "FLOW_MOD", [plain, _MOD10.pack(*words), actions]
     match = oxm.encode_fields(mod.match, 1, (mod.cookie_value, mod.cookie_mask))
     return "NX:FLOW_MOD", [_MOD_NX.pack(*words, len(match)), padded(match), actions]
 

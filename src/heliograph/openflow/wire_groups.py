@@ -25,9 +25,7 @@ _FEATURES = Struct("!10I")
 _TLV, _ID, _PAIR = Struct("!HH"), Struct("!I4x"), Struct("!QQ")
 _EXPERIMENTER, _NTR, _SELECTION_METHOD = 0xFFFF, 0x154D, 1
 _SELECTION = Struct("!II4x16sQ")
-_LAST_GROUP = _LAST_BUCKET = 0xFFFF_FF00
-
-
+_LAST_BUCKET = 0xFFFF_FF00
 _MOST_BYTES = 0x5000  # so that any version can say them in one message
 
 
@@ -111,6 +109,8 @@ def _selection(data: bytes) -> f.Selection:
             raise OpenFlowError(Code.OFPBPC_BAD_EXPERIMENTER, f"property of vendor {vendor:#x}")
         if number != _SELECTION_METHOD:
             raise OpenFlowError(Code.OFPBPC_BAD_EXP_TYPE, f"property {number} of a group")
+        if not name.strip(b"\0"):
+            raise OpenFlowError(Code.OFPBPC_BAD_VALUE, "a selection method without a name")
         selection = f.Selection(method=text(name), param=param, fields=_chosen(body.rest()))
     return selection
 
@@ -159,7 +159,9 @@ def _group_mod(reader: Reader, version: int) -> f.GroupMod:
     else:
         command, kind, group_id = reader.unpack(_MOD13)
         buckets = _buckets(reader.rest(), version, kind)
-    mod = f.GroupMod(
+        if command == f.GroupCommand.DELETE and buckets:
+            raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, "buckets in a command that deletes")
+    return f.GroupMod(
         command=_command(command, version),
         group_id=group_id,
         type=_type(kind),
@@ -167,70 +169,6 @@ def _group_mod(reader: Reader, version: int) -> f.GroupMod:
         buckets=buckets,
         selection=selection,
     )
-    _check(mod)
-    return mod
-
-
-def _check(mod: f.GroupMod) -> None:
-    kinds = f.GroupCommand
-    if mod.command == kinds.DELETE:
-        if mod.buckets:
-            raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, "buckets in a command that deletes")
-        return
-    if mod.group_id > _LAST_GROUP:
-        raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, f"group {mod.group_id:#x} is reserved")
-    special = {
-        kinds.INSERT_BUCKET: {f.BUCKET_FIRST, f.BUCKET_LAST},
-        kinds.REMOVE_BUCKET: {f.BUCKET_FIRST, f.BUCKET_LAST, f.BUCKET_ALL},
-    }
-    of_buckets = mod.command in special
-    if mod.command_bucket_id not in special.get(mod.command, {f.BUCKET_ALL}) and not (
-        of_buckets and mod.command_bucket_id <= _LAST_BUCKET
-    ):
-        raise OpenFlowError(
-            Code.OFPGMFC_BAD_BUCKET, f"bucket {mod.command_bucket_id:#x} for {mod.command.name}"
-        )
-    numbers = [bucket.bucket_id for bucket in mod.buckets if bucket.bucket_id is not None]
-    if len(set(numbers)) < len(numbers):
-        raise OpenFlowError(Code.OFPGMFC_BAD_BUCKET, "two buckets have one number")
-    if mod.command == kinds.REMOVE_BUCKET and mod.buckets:
-        raise OpenFlowError(Code.OFPGMFC_BAD_BUCKET, "buckets in a command that removes some")
-    if mod.type == f.GroupType.INDIRECT and len(mod.buckets) != 1:
-        raise OpenFlowError(
-            Code.OFPGMFC_INVALID_GROUP, f"an indirect group with {len(mod.buckets)} buckets"
-        )
-    if of_buckets:
-        return
-    _check_selection(mod)
-    _check_buckets(mod)
-
-
-def _check_selection(mod: f.GroupMod) -> None:
-    selection = mod.selection
-    if not selection.method:
-        return
-    if mod.type != f.GroupType.SELECT:
-        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, "only select groups have a selection method")
-    if selection.method not in {"hash", "dp_hash"}:
-        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"no selection method is {selection.method!r}")
-    if selection.fields and selection.method != "hash":
-        raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"fields for method {selection.method}")
-
-
-def _check_buckets(mod: f.GroupMod) -> None:
-    unwatchable = {f.GroupType.ALL, f.GroupType.INDIRECT}
-    for bucket in mod.buckets:
-        watched = bucket.watch_port is not None or bucket.watch_group is not None
-        if mod.type == f.GroupType.FAST_FAILOVER and not watched:
-            raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, "a failover bucket that watches none")
-        if bucket.weight and mod.type != f.GroupType.SELECT:
-            raise OpenFlowError(
-                Code.OFPGMFC_INVALID_GROUP, f"a bucket of {mod.type.name} has a weight"
-            )
-        if watched and mod.type in unwatchable:
-            raise OpenFlowError(
-                Code.OFPGMFC_WATCH_UNSUPPORTED, f"a bucket of {mod.type.name} watches"
-            )
 
 
 def _encode_bucket(bucket: f.Bucket, version: int, kind: int, n: int) -> bytes:

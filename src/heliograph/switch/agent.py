@@ -9,7 +9,6 @@ forwards whatever happens here: a lost connection, a failing pass, the end of th
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -17,84 +16,28 @@ from uuid import UUID
 from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts
 from heliograph.kernel.dataplane import DataPlane
-from heliograph.kernel.devices import Device, Devices, is_far_end
-from heliograph.kernel.routes import Address, Routes
+from heliograph.kernel.devices import Devices
+from heliograph.kernel.routes import Routes
 from heliograph.log import Chatter
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
-from heliograph.switch import feedback, intent, plan, wanted
-from heliograph.switch.encapsulation import Network
+from heliograph.switch import explain, feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.macs import MacKeeper
+from heliograph.switch.pace import BACK_OFF_SECONDS, BackOff, Pace
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.refusals import Refusals
 from heliograph.switch.restores import Restores
-from heliograph.switch.underlay import Underlay, Wish
+from heliograph.switch.sight import Sight
+from heliograph.switch.underlay import Underlay
 from heliograph.switch.users import Users
 
 log = logging.getLogger(__name__)
 
-BACK_OFF_SECONDS = (0.1, 5.0)
 CONNECT_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 5.0
 # Between transactions that no configuration change waits for.
 TELL_SECONDS = 0.1
-# That a new tunnel's neighbour has to answer before the tunnel is called done.
-SETTLE_SECONDS = 0.05
-# After a pass, devices that change wait for so many times its duration: a host where they change
-# all the time costs a fifth of a processor at most.
-REST = 4
-
-
-class BackOff:
-    """How long to wait after each failure in a row, in seconds."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """It worked."""
-        self._delay = BACK_OFF_SECONDS[0]
-
-    def next(self) -> float:
-        """It failed once more."""
-        delay, self._delay = self._delay, min(self._delay * 2, BACK_OFF_SECONDS[1])
-        return delay
-
-
-class Pace:
-    """Makes a pass due when devices have changed, after the rest that the last pass has earned."""
-
-    def __init__(self, due: asyncio.Event) -> None:
-        self._due = due
-        self._began: float | None = None
-        self._rested = 0.0
-        self._stirred = False
-        self._wake: asyncio.TimerHandle | None = None
-
-    def stir(self) -> None:
-        """Devices have changed."""
-        loop = asyncio.get_running_loop()
-        if self._began is not None:
-            self._stirred = True
-        elif self._wake is None:
-            self._wake = loop.call_at(max(self._rested, loop.time()), self._due.set)
-
-    def begin(self) -> None:
-        """A pass begins; it takes in what has changed until now."""
-        self._began = asyncio.get_running_loop().time()
-        self._stirred = False
-        if self._wake:
-            self._wake.cancel()
-            self._wake = None
-
-    def end(self) -> None:
-        """It has ended."""
-        now = asyncio.get_running_loop().time()
-        self._rested = now + REST * (now - (self._began or now))
-        self._began = None
-        if self._stirred:
-            self.stir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +87,7 @@ class Agent:
         self._macs = MacKeeper(plane.fdb, self._due.set)
         self._refusals = Refusals()
         self._underlay = Underlay(routes, devices, self._pace.stir)
+        self._sight = Sight(devices, self._users, self._underlay)
         devices.on_change = lambda names: self._pace.stir()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -237,8 +181,8 @@ class Agent:
         needed = wanted.devices(rows)
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
-        users = await self._see_users(present)
-        network = await self._see_network(needed, present)
+        users = await self._sight.users(present)
+        network = await self._sight.network(needed, present)
         facts = plan.Facts(present, prepared.errors, users, prepared.segmenter, network)
         planned = plan.plan(rows, facts, self._reconciler.slots)
         if prepared.segmenter_fault:
@@ -248,133 +192,18 @@ class Agent:
         for port, text in prepared.remarks.items():
             planned.complain(port, text)
         faults = self._reconciler.apply(planned, present)
-        self._explain_faults(faults, rows, planned)
+        explain.faults(faults, rows, planned)
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
         self._refusals.complain(rows, planned, network)
         await self._reconciler.release(needed, present)
-        ports = await self._look(old.ports, planned, facts)
-        self._log_changes(old, rows, planned)
+        ports = await self._sight.ports(old.ports, planned, facts)
+        explain.changes(old.planned, rows, planned)
         self._state = State(config, rows, planned, ports, session)
         if rows.stats_interval != old.rows.stats_interval:
             self._retimed.set()  # a shorter one does not wait for the longer one to pass
         self._untold.set()
         return not faults
-
-    async def _see_network(
-        self, needed: wanted.DevicePlan, present: Mapping[UUID, Device]
-    ) -> Network:
-        """The ways of the tunnels; those that are new wait a moment for their neighbours."""
-        wishes = {
-            uuid: Wish(tunnel.remote, tunnel.local, tunnel.tos or 0, tunnel.family)
-            for uuid, tunnel in needed.tunnels.items()
-        }
-        self._underlay.paths(wishes)
-        await self._underlay.settle(SETTLE_SECONDS)
-        paths = self._underlay.paths(wishes)
-        ports = {device.ifindex for device in present.values()}
-        reception = self._underlay.receivers(wishes, ports)
-        by_index = self._devices.by_index
-        return Network(
-            needed.tunnels,
-            paths,
-            {u: by_index[path.ifindex] for u, path in paths.items() if path.ifindex in by_index},
-            frozenset[Address]().union(*reception.addresses.values()),
-            reception.devices if wishes else frozenset(),
-            round(time.clock_gettime(time.CLOCK_TAI) - time.time()) if wishes else 0,
-            frozenset(device.kind for device in by_index.values()),
-        )
-
-    async def _see_users(self, present: Mapping[UUID, Device]) -> dict[UUID, Device]:
-        users = {
-            uuid: await self._users.end_of(device)
-            for uuid, device in present.items()
-            if device.kind == "veth"
-        }
-        return {uuid: user for uuid, user in users.items() if user}
-
-    async def _look(
-        self,
-        old: Mapping[UUID, feedback.Port],
-        planned: plan.Plan,
-        facts: plan.Facts,
-    ) -> dict[UUID, feedback.Port]:
-        """The facts of the working ports' devices, as their users see them."""
-        ports = {
-            uuid: feedback.Port(number, None, None) for uuid, number in planned.patches.items()
-        }
-        for uuid, number in planned.tunnels.items():
-            egress = facts.network.egress.get(uuid)
-            receiving = facts.network.tunnels[uuid].remote is None
-            ports[uuid] = feedback.Port(
-                number, None, None, tunnel=True, egress=egress, receiving=receiving
-            )
-        for uuid, number in planned.ports.items():
-            device = facts.present[uuid]
-            known = old.get(uuid)
-            if uuid in planned.errors:
-                continue
-            if is_far_end(device):
-                ports[uuid] = feedback.Port(number, device, facts.users.get(uuid))
-            elif known and known.device == device and known.number == number:
-                ports[uuid] = known
-            else:
-                ports[uuid] = await self._existing(number, device)
-        return ports
-
-    async def _existing(self, number: int, device: Device) -> feedback.Port:
-        try:
-            info = await self._devices.link_info(device.ifindex)
-        except HeliographError:
-            return feedback.Port(number, device, None)  # gone meanwhile; its event is on its way
-        return feedback.Port(number, device, None, info.speed_bps, info.duplex)
-
-    @staticmethod
-    def _explain_faults(
-        faults: Mapping[UUID, str], rows: intent.Intent, planned: plan.Plan
-    ) -> None:
-        """What the kernel refused, by Bridge or Interface row, on every row that it concerns."""
-        for bridge in rows.bridges:
-            refused = faults.get(bridge.uuid)
-            outputs = {
-                port.uuid: faults[interface.uuid]
-                for port in bridge.ports
-                for interface in port.interfaces
-                if interface.uuid in faults
-            }
-            if refused:
-                planned.complain(bridge.uuid, refused)
-            for mirror in bridge.mirrors:
-                if refused:
-                    planned.complain(mirror.uuid, f"is not in force as it stands here: {refused}")
-                if mirror.output_port in outputs:
-                    fault = outputs[mirror.output_port]
-                    planned.complain(mirror.uuid, f"its output does not work: {fault}")
-        planned.errors.update({r: text for r, text in faults.items() if r not in planned.bridges})
-
-    @staticmethod
-    def _log_changes(state: State, rows: intent.Intent, fresh: plan.Plan) -> None:
-        """A change of a row's state is logged once."""
-        names = {
-            row.uuid: f"{kind} {row.name}"
-            for bridge in rows.bridges
-            for kind, rows_of_kind in (
-                ("bridge", (bridge,)),
-                ("port", bridge.ports),
-                ("interface", tuple(i for p in bridge.ports for i in p.interfaces)),
-                ("mirror", bridge.mirrors),
-            )
-            for row in rows_of_kind
-        }
-        old = state.planned.errors | state.planned.problems
-        new = fresh.errors | fresh.problems
-        for uuid in new.keys() | old.keys():
-            if old.get(uuid) == new.get(uuid) or uuid not in names:
-                continue
-            if uuid in new:
-                log.warning("%s: %s", names[uuid], new[uuid])
-            else:
-                log.info("%s: works now", names[uuid])
 
     async def _tell(self) -> None:
         """Write what the last pass found, and say "ready" after the first time."""

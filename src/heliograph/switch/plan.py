@@ -7,43 +7,21 @@ are there. Whatever cannot be honoured is left out (fails closed) or goes on
 without, and is said in `problems`.
 """
 
-import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from heliograph.kernel.devices import Device, is_far_end
-from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
+from heliograph.kernel.devices import Device
+from heliograph.kernel.layouts import Limits
 from heliograph.kernel.links import ARPHRD_ETHER
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
 from heliograph.kernel.tunnels import UnderlayEntry
 from heliograph.switch import loops, mirrors, patches, tunnels
 from heliograph.switch.encapsulation import Network
+from heliograph.switch.entries import port_entry
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
-
-OFPORT_LOCAL = 65534  # OFPP_LOCAL of OpenFlow 1.0: the port named like its bridge
-OFPORT_MAX = 65279
-VLAN_MODES = {
-    "access": VlanMode.ACCESS,
-    "trunk": VlanMode.TRUNK,
-    "native-tagged": VlanMode.NATIVE_TAGGED,
-    "native-untagged": VlanMode.NATIVE_UNTAGGED,
-    "dot1q-tunnel": VlanMode.DOT1Q_TUNNEL,
-}
-PRIORITY_TAGS = {
-    "if-nonzero": PriorityTags.PRIORITY_IF_NONZERO,
-    "true": PriorityTags.PRIORITY_IF_NONZERO,
-    "always": PriorityTags.PRIORITY_ALWAYS,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Whose slot is which, by row UUID; a mirror's is its bridge's slot * 32 + its number."""
-
-    bridges: dict[UUID, int] = field(default_factory=dict)
-    ports: dict[UUID, int] = field(default_factory=dict)
-    mirrors: dict[UUID, int] = field(default_factory=dict)
+from heliograph.switch.ofports import ofports
+from heliograph.switch.slots import Slots, assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,100 +66,6 @@ class Plan:
         """Add a sentence to a row's problems."""
         known = self.problems.get(row)
         self.problems[row] = f"{known}; {text}" if known else text
-
-
-def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int]) -> dict[UUID, int]:
-    """Slots for rows: theirs as before, else the lowest that was free, else one given up.
-
-    A slot given up only now is the last choice: frames on their way still count into it. Rows
-    for which there is none are left out.
-    """
-    wanted = list(rows)
-    kept = {row: old[row] for row in wanted if row in old}
-    taken, leaving = set(kept.values()), set(old.values()) - set(kept.values())
-    fresh = sorted(slot for slot in free if slot not in taken)
-    fresh.sort(key=lambda slot: slot in leaving)
-    spare = iter(fresh)
-    for row in wanted:
-        if row not in kept:
-            slot = next(spare, None)
-            if slot is not None:
-                kept[row] = slot
-    return kept
-
-
-def _generation(bridge: Bridge, port: Port) -> int:
-    """Changes with whatever makes what was learned on a port void (rule 60), and only then; so
-    entries outlive a restart of the switch, and an upgrade too: a setting that a later version
-    adds is left out while it is at its default."""
-    settings = {
-        "port": port.uuid.hex,
-        "bridge": bridge.uuid.hex,
-        "vlan_mode": port.vlan_mode,
-        "tag": port.tag,
-        "trunks": sorted(port.trunks),
-        "cvlans": sorted(port.cvlans),
-        "service_tpid": port.service_tpid,
-        "priority_tags": port.priority_tags,
-        "protected": port.protected,
-        "flood_vlans": sorted(bridge.flood_vlans),
-    }
-    told = {name: value for name, value in settings.items() if value not in (None, False, [])}
-    return zlib.crc32(repr(sorted(told.items())).encode()) or 1
-
-
-def _peer_mac(device: Device | None, user: Device | None) -> bytes:
-    """Of the other end, if frames may be put straight there: not past a device of the user's,
-    which would be past his shaping and whatever else he has put on its way out."""
-    if device is None or user is None or not device.peer_elsewhere or not is_far_end(device):
-        return b""
-    return bytes.fromhex(user.mac.replace(":", ""))
-
-
-def _port_entry(
-    bridge: Bridge,
-    port: Port,
-    number: int,
-    ends: tuple[Device | None, Device | None],
-    peer: tuple[int, int] | None,
-) -> PortEntry:
-    """`ends` are our device and its user's."""
-    device, user = ends
-    trunked = port.vlan_mode not in ("access", "dot1q-tunnel")
-    return PortEntry(
-        number=number,
-        ifindex=device.ifindex if device else 0,
-        mode=VLAN_MODES[port.vlan_mode],
-        tag=port.tag or 0,
-        trunks=port.trunks if trunked else frozenset(),
-        generation=_generation(bridge, port),
-        peer_mac=_peer_mac(device, user),
-        protected=port.protected,
-        priority_tags=PRIORITY_TAGS.get(port.priority_tags, PriorityTags.PRIORITY_NEVER),
-        service_tpid=port.service_tpid,
-        customer_vlans=port.cvlans if port.vlan_mode == "dot1q-tunnel" else frozenset(),
-        peer=peer,
-    )
-
-
-def _ofports(bridge: Bridge, working: set[UUID]) -> dict[UUID, int]:
-    """OpenFlow port numbers: as requested, else as before, else the lowest free."""
-    given: dict[UUID, int] = {}
-    interfaces = [i for port in bridge.ports for i in port.interfaces if i.uuid in working]
-    for interface in interfaces:
-        if interface.name == bridge.name:
-            given[interface.uuid] = OFPORT_LOCAL
-    for pick in ("ofport_request", "ofport"):
-        for interface in interfaces:
-            number = getattr(interface, pick)
-            free = number is not None and number not in given.values()
-            if interface.uuid not in given and free and 0 < number <= OFPORT_MAX:
-                given[interface.uuid] = number
-    unused = (number for number in range(1, OFPORT_MAX) if number not in set(given.values()))
-    for interface in interfaces:
-        if interface.uuid not in given:
-            given[interface.uuid] = next(unused)
-    return given
 
 
 def _surplus_vlan_sets(bridge: Bridge) -> list[frozenset[int]]:
@@ -316,7 +200,11 @@ class _Planner:
         entries = [entry for port in bridge.ports for entry in self._port(bridge, port, surplus)]
         plan = self.plan
         working = plan.ports.keys() | plan.patches.keys() | plan.tunnels.keys()
-        plan.ofports |= _ofports(bridge, working)
+        given, vain = ofports(bridge, working)
+        plan.ofports |= given
+        of_ports = {i.uuid: port for port in bridge.ports for i in port.interfaces}
+        for uuid, text in vain.items():
+            plan.complain(of_ports[uuid].uuid, text)
         self._bridge_problems(bridge)
         self.plan.bridges[bridge.uuid] = BridgeEntry(
             slot=self.plan.slots.bridges[bridge.uuid],
@@ -354,7 +242,7 @@ class _Planner:
             working = self.plan.tunnels if tunnel else self.plan.ports
             (self.plan.patches if peer else working)[interface.uuid] = number
             ends = device, self.facts.users.get(interface.uuid)
-            entry = _port_entry(bridge, port, number, ends, peer)
+            entry = port_entry(bridge, port, number, ends, peer)
             return [replace(entry, ifindex=self.facts.segmenter, tunnel=True) if tunnel else entry]
         return []
 

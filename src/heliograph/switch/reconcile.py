@@ -17,8 +17,9 @@ from heliograph.kernel.dataplane import ROW_BRIDGES, ROW_MIRRORS, ROW_PORTS, Dat
 from heliograph.kernel.devices import Device, Devices, is_far_end
 from heliograph.kernel.layouts import Limits
 from heliograph.kernel.snapshot import BridgeEntry
-from heliograph.switch.plan import Plan, Slots
+from heliograph.switch.plan import Plan
 from heliograph.switch.restores import Found, Restores, put_back
+from heliograph.switch.slots import Slots
 from heliograph.switch.wanted import DevicePlan, Existing, Internal
 from heliograph.switch.wire import Offloads, Segmenter
 

@@ -6,6 +6,7 @@ import pytest
 
 from heliograph.flows.checks import UNKNOWN_FIELDS, check_actions, check_match, check_unmatched
 from heliograph.openflow import actions as a
+from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.fields import FIELDS
 from heliograph.openflow.match import ANYTHING, Match
@@ -93,7 +94,9 @@ def test_what_is_merely_inconsistent_comes_last() -> None:
 
 
 NICIRA = bytes.fromhex("ffff001000002320")
+OUTPUT_REG = bytes.fromhex("ffff001800002320000f07c000010004ffff000000000000")
 REFUSED: list[tuple[a.Action, str]] = [
+    (decode_actions(OUTPUT_REG, 1)[0], "OFPBAC_BAD_VENDOR_TYPE"),
     (a.Unsupported("ct", NICIRA), "OFPBAC_BAD_VENDOR_TYPE"),
     (a.Unsupported("push_mpls", bytes.fromhex("0013000800000000")), "OFPBAC_BAD_TYPE"),
     (a.Meter(1), "OFPMMFC_INVALID_METER"),

@@ -27,6 +27,7 @@ from heliograph.openflow.flows import (
 
 FF, SELECT, INDIRECT = GroupType.FAST_FAILOVER, GroupType.SELECT, GroupType.INDIRECT
 INSERT, REMOVE = GroupCommand.INSERT_BUCKET, GroupCommand.REMOVE_BUCKET
+DELETE = GroupCommand.DELETE
 WATCHING = Bucket(actions=ONE, weight=0, watch_port=1)
 
 
@@ -50,6 +51,18 @@ def made() -> Tables:
     ("message", "error"),
     [
         (group(1), "OFPGMFC_GROUP_EXISTS"),
+        (group(0xFFFF_FF01), "OFPGMFC_INVALID_GROUP"),
+        (group(1, command=REMOVE, command_bucket_id=0xFFFF_FF01), "OFPGMFC_BAD_BUCKET"),
+        (group(1, command=REMOVE, selection=Selection(method="hash")), "OFPBPC_BAD_VALUE"),
+        (group(1, command=DELETE, selection=Selection(method="hash")), "OFPBPC_BAD_VALUE"),
+        (group(1, command=DELETE, command_bucket_id=0), "OFPGMFC_BAD_BUCKET"),
+        (group(1, command=DELETE, buckets=(WATCHING,)), "OFPGMFC_WATCH_UNSUPPORTED"),
+        (group(1, ONE, command=DELETE, type=FF), "OFPGMFC_INVALID_GROUP"),
+        (group(1, command=DELETE, buckets=numbered(1, 1)), "OFPGMFC_BAD_BUCKET"),
+        (
+            group(3, type=SELECT, selection=Selection(method="dp_hash", fields=(("ip_src", 1),))),
+            "OFPBPC_BAD_VALUE",
+        ),
         (group(7, command=GroupCommand.MODIFY), "OFPGMFC_UNKNOWN_GROUP"),
         (group(7, command=REMOVE), "OFPGMFC_UNKNOWN_GROUP"),
         (group(0xFFFF_FF05), "OFPGMFC_INVALID_GROUP"),
@@ -82,6 +95,14 @@ def made() -> Tables:
 )
 def test_what_cannot_be_is_refused(message: GroupMod, error: str) -> None:
     assert refused(made(), message) == error
+
+
+def test_buckets_do_nothing_where_a_group_is_deleted() -> None:
+    """1.5 may say them, and Open vSwitch accepts those that fit the type; even two of INDIRECT."""
+    tables = made()
+    tables.change(group(1, ONE, command=DELETE), 0)
+    tables.change(group(2, ONE, (Group(77),), command=DELETE, type=INDIRECT), 0)
+    assert not tables.groups
 
 
 def test_groups_have_a_limit() -> None:

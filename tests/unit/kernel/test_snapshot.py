@@ -2,11 +2,12 @@
 """A bridge's snapshot says in bytes what its entries say (bpf/types.h, struct snapshot)."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from heliograph.kernel import layouts
-from heliograph.kernel.layouts import Limits, VlanMode
+from heliograph.kernel.layouts import BridgeFlags, Limits, PortFlags, VlanMode
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry, pack
 
 VLAN = struct.Struct(f"=II{Limits.PORT_WORDS * 8}s")
@@ -75,3 +76,48 @@ def test_rule_22_one_destination_and_rule_51_its_reservation() -> None:
     assert same == [0b0101, 0b0010, 0b0101, 0b1000]
     (reserved,) = struct.unpack_from("=Q", data, layouts.SNAPSHOT_RESERVED)
     assert reserved == 1 << 2
+
+
+def ports_at(data: bytes, start: int) -> set[int]:
+    """The ports of a set of them."""
+    bits = int.from_bytes(data[start : start + Limits.PORT_WORDS * 8], "little")
+    return {number for number in range(Limits.MAX_PORTS) if bits >> number & 1}
+
+
+def test_flood_and_all_leave_out_mirror_outputs_and_what_openflow_excludes() -> None:
+    """D7, and OFPPC_NO_FLOOD, which ALL does not look at."""
+    ports = tuple(port(number, VlanMode.TRUNK) for number in (1, 2, 3, 70))
+    quiet = replace(ports[2], config=PortFlags.PORT_NO_FLOOD | PortFlags.PORT_NO_PACKET_IN)
+    data = pack(bridge(*ports[:2], quiet, ports[3], mirrors=(mirror(0, 2),)))
+    assert ports_at(data, layouts.SNAPSHOT_ALL) == {1, 3, 70}
+    assert ports_at(data, layouts.SNAPSHOT_FLOOD) == {1, 70}
+    assert ports_at(data, layouts.SNAPSHOT_RESERVED) == {2}
+    entry = layouts.Port.unpack(
+        data[layouts.SNAPSHOT_PORTS + 3 * layouts.PORT.size :][: layouts.PORT.size]
+    )
+    assert entry.flags == PortFlags.PORT_NO_FLOOD | PortFlags.PORT_NO_PACKET_IN
+
+
+def test_ports_are_found_by_their_ofport() -> None:
+    numbered = [(0, 65534), (7, 1), (1023, 65279)]
+    ports = [replace(port(n, VlanMode.TRUNK), ofport=ofport) for n, ofport in numbered]
+    data = pack(bridge(*ports, port(5, VlanMode.TRUNK)))
+    numbers = struct.unpack_from("=65536H", data, layouts.SNAPSHOT_NUMBERS)
+    found = {ofport: number - 1 for ofport, number in enumerate(numbers) if number}
+    assert found == {ofport: number for number, ofport in numbered}
+    entry = layouts.Port.unpack(
+        data[layouts.SNAPSHOT_PORTS + 7 * layouts.PORT.size :][: layouts.PORT.size]
+    )
+    assert entry.ofport == 1
+
+
+def test_flags_of_a_bridge() -> None:
+    plain = bridge(port(1, VlanMode.TRUNK))
+    for entry, flags in (
+        (plain, 0),
+        (replace(plain, flows=True), BridgeFlags.BRIDGE_FLOWS),
+        (replace(plain, mirror_changed=True), BridgeFlags.BRIDGE_MIRROR_CHANGED),
+        (replace(plain, forwarding=False), BridgeFlags.BRIDGE_NO_FORWARDING),
+    ):
+        (found,) = struct.unpack_from("=I", pack(entry), layouts.SNAPSHOT_FLAGS)
+        assert found == flags

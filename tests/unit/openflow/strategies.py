@@ -184,7 +184,7 @@ def flow_mods(draw: st.DrawFn, version: int) -> f.FlowMod:
     mask = 0 if add else draw(U64)
     flags = f.FlowFlags(draw(st.integers(0, 31)))
     if version == 1:
-        flags = flags & 3 | f.FlowFlags.RESET_COUNTS
+        flags = flags & 3 | (f.FlowFlags.RESET_COUNTS if add else f.FlowFlags.NONE)
     cookie = draw(st.integers(0, (1 << 64) - 2)) if add or version == 1 else None
     return f.FlowMod(
         command=command,

@@ -11,7 +11,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from tests.unit.switch.conftest import Rows, device
+from tests.unit.switch.conftest import device
 
 from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts
@@ -21,10 +21,10 @@ from heliograph.kernel.routes import Address, Route, Routes
 from heliograph.ovsdb import server
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.errors import TransactionError
-from heliograph.switch import agent, plan
-from heliograph.switch.plan import Slots
+from heliograph.switch import agent
 from heliograph.switch.reconcile import Prepared
 from heliograph.switch.restores import Restores
+from heliograph.switch.slots import Slots
 
 PATIENCE = 5.0
 NEAR = ip_address("192.0.2.2")
@@ -210,20 +210,6 @@ async def test_departure_1_what_the_kernel_refuses_is_told_on_the_bridges_mirror
     assert await eventually(is_over)
 
 
-def test_departure_1_an_output_that_cannot_be_attached_is_told_on_its_mirrors(rows: Rows) -> None:
-    """And on its Interface; a mirror with another output is left alone."""
-    a, b = rows.port("a"), rows.port("b")
-    mirrors = [
-        rows.add("Mirror", name=f"to-{port}", select_all=True, output_port=port) for port in (a, b)
-    ]
-    bridge = rows.bridge("br0", (a, b), mirrors=tuple(mirrors))
-    planned = plan.Plan(bridges={bridge: cast("Any", None)})
-    interface = rows.interface_of(a)
-    agent.Agent._explain_faults({interface: "cannot be attached"}, rows.intent, planned)
-    assert planned.errors == {interface: "cannot be attached"}
-    assert planned.problems == {mirrors[0]: "its output does not work: cannot be attached"}
-
-
 async def test_a_bug_ends_the_process_with_its_traceback(scene: Scene) -> None:
     await scene.configure()
     assert await eventually(scene.applied)
@@ -277,13 +263,6 @@ async def test_devices_that_change_all_the_time_leave_the_processor_alone(scene:
     await scene.configure()
     assert await eventually(scene.applied)
     assert asyncio.get_running_loop().time() - began < 0.08, "configuration waits for no rest"
-
-
-def test_back_off_doubles_up_to_its_limit_and_begins_anew() -> None:
-    waits = agent.BackOff()
-    assert [waits.next() for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    waits.reset()
-    assert waits.next() == 0.1
 
 
 async def test_a_tunnels_way_is_told_and_told_again_when_it_is_another(scene: Scene) -> None:

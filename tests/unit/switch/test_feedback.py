@@ -17,7 +17,7 @@ from heliograph.switch.feedback import (
     interface_statistics,
     mirror_statistics,
 )
-from heliograph.switch.plan import Slots
+from heliograph.switch.slots import Slots
 
 
 class Numbers(CounterMap):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Desired state and problems, from rows and devices; no kernel."""
 
-import dataclasses
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +8,7 @@ from tests.unit.switch.conftest import Rows, device
 
 from heliograph.kernel.layouts import Limits, PriorityTags, VlanMode
 from heliograph.switch import plan, wanted
-from heliograph.switch.plan import Slots, assign
+from heliograph.switch.slots import Slots
 
 
 def planned(
@@ -21,14 +20,6 @@ def planned(
     present = {uuid: device(100 + n) for n, uuid in enumerate(interfaces)}
     errors = needed.errors | dict.fromkeys(missing, "no such device")
     return plan.plan(rows.intent, plan.Facts(present, errors), old or Slots())
-
-
-def test_slots_are_kept_and_the_lowest_is_taken() -> None:
-    a, b, c, d = (uuid4() for _ in range(4))
-    assert assign([a, b], {}, range(4)) == {a: 0, b: 1}
-    assert assign([c, a], {a: 1, b: 0}, range(4)) == {a: 1, c: 2}, "one given up is the last choice"
-    assert assign([c, d, a], {a: 1, b: 0}, range(3)) == {a: 1, c: 2, d: 0}
-    assert assign([a, b, c], {}, range(2)) == {a: 0, b: 1}, "there is none for the third"
 
 
 def test_a_restart_keeps_every_slot(rows: Rows) -> None:
@@ -270,14 +261,6 @@ def test_what_is_learned_on_a_port_outlives_a_restart_but_no_change(rows: Rows) 
     assert generation() == first
     rows.set("Port", port, trunks=(1, 2))
     assert generation() != first
-
-
-def test_what_is_learned_on_a_port_outlives_an_upgrade(rows: Rows) -> None:
-    """The number is in maps that a later version takes over: it may not change for old rows."""
-    rows.bridge("br0", (rows.port("tap1", tag=7),))
-    bridge = dataclasses.replace(rows.intent.bridges[0], uuid=UUID(int=1))
-    port = dataclasses.replace(bridge.ports[0], uuid=UUID(int=2))
-    assert plan._generation(bridge, port) == 795731444
 
 
 def test_stable_mac_is_a_local_unicast_address() -> None:

@@ -14,7 +14,7 @@ from heliograph.kernel.layouts import Reason, TunnelKind
 from heliograph.kernel.tunnels import UnderlayEntry, Way
 from heliograph.switch import plan, wanted
 from heliograph.switch.encapsulation import Network
-from heliograph.switch.plan import Slots
+from heliograph.switch.slots import Slots
 from heliograph.switch.underlay import Path
 
 FAR, NEAR = ip_address("192.0.2.1"), ip_address("192.0.2.2")
