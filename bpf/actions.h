@@ -54,8 +54,7 @@ INLINE void set_vlan(struct flow *flow, const struct op *op)
 INLINE void push_vlan(struct flow *flow, u32 tpid)
 {
 	struct tags tags = tags_of(flow->key);
-	u16 tci = tags.number ? tags.tci[0] : 0; /* the new tag says what the old one says */
-	push_tag(&tags, tpid, tci);
+	push_tag(&tags, tpid, 0); /* of VLAN 0, as in Open vSwitch */
 	put_tags(flow->key, &tags);
 }
 
