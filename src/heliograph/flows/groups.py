@@ -34,10 +34,10 @@ def check_group_mod(mod: GroupMod) -> None:
     """What can be said of it whatever groups there are. Buckets that come with DELETE do nothing,
     but they have to be buckets of such a group."""
     _check_distinct(mod.buckets, Code.OFPGMFC_BAD_BUCKET)
+    _check_command_bucket(mod)
     _check_selection(mod)
     if mod.group_id > _LAST_GROUP and mod.command != GroupCommand.DELETE:
         raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, f"group {mod.group_id:#x} is reserved")
-    _check_command_bucket(mod)
     if mod.command != GroupCommand.DELETE:
         _check_count(mod.type, mod.buckets)
     _check_buckets(mod.buckets, mod.type)

@@ -165,6 +165,7 @@ PREREQUISITES: Mapping[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
 }
 _ND = frozenset({"ND", "SOLICIT", "ADVERT"})  # their ICMPv6 code is 0, matched or not
 _CT_TRACKED = 0x20  # a bit of ct_state
+_NOTHING = -1, 0
 
 
 def prerequisites_met(field: Field, matched: Mapping[str, Masked]) -> bool:
@@ -180,6 +181,7 @@ def prerequisites_met(field: Field, matched: Mapping[str, Masked]) -> bool:
     if field.prerequisite in _ND and matched.get("icmpv6_code", (0, 0))[0]:
         return False
     needs = PREREQUISITES[field.prerequisite]
-    if any(matched.get(name, (-1, 0))[0] not in values for name, values in needs):
-        return False
+    for name, values in needs:
+        if matched.get(name, _NOTHING)[0] not in values:
+            return False
     return len(needs) == 1 or not matched.get("ip_frag", (0, 0))[0] & 2
