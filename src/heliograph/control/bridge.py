@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One bridge as its OpenFlow connections see it: tables, ports, and the data plane behind them.
+
+A change is checked by the model, given to the data plane, kept in the journal, and then answered.
+What the data plane refuses is undone in the model, so both are always equal.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from heliograph.control.peers import Peer, Peers
+from heliograph.control.wanted import Hooks, WantedBridge
+from heliograph.flows.bundles import Bundles
+from heliograph.flows.change import Change
+from heliograph.flows.checks import check_unmatched
+from heliograph.flows.flow import SECOND, TABLES, Flow, groups_in
+from heliograph.flows.journal import Journal
+from heliograph.flows.tables import Tables
+from heliograph.kernel.layouts import TableFlags
+from heliograph.openflow.actions import Output, Port
+from heliograph.openflow.errors import Code, OpenFlowError
+from heliograph.openflow.flows import FlowCommand, FlowFlags, FlowMod, GroupMod, PacketOut
+from heliograph.openflow.match import ANYTHING
+from heliograph.openflow.messages import (
+    BundleControl,
+    PortConfig,
+    PortDesc,
+    PortMod,
+    PortReason,
+    PortStats,
+    PortStatus,
+)
+
+log = logging.getLogger(__name__)
+
+_NORMAL = (Output(Port.NORMAL),)
+_LEARN_AND_FORWARD = FlowMod(command=FlowCommand.ADD, table_id=0, priority=0, actions=_NORMAL)
+_NO_FLOWS = FlowMod(command=FlowCommand.DELETE)
+_SHORTEST_FRAME = 14
+_FEW_FLOWS = 1000
+
+
+class Bridge:
+    def __init__(self, wanted: WantedBridge, journal: Path, hooks: Hooks) -> None:
+        self.wanted = wanted
+        self.peers = Peers()
+        self.ports: dict[int, PortDesc] = {}
+        self.tables = Tables(wanted.plane)
+        self._hooks = hooks
+        self._journal = Journal(journal)
+        self._told_needed: bool | None = None
+        self._misses = False  # what the data plane was told
+        self._matched = [0] * TABLES
+        self._summed = 0  # when
+        self._fallback: Flow | None = None  # while controllers cannot be reached
+        self.now = time.monotonic_ns
+
+    # Its life
+
+    def begin(self, *, adopt: bool) -> None:
+        """Give the data plane what the journal holds, or else the flows to begin with."""
+        kept = self._journal.load()
+        self.ports = {port.number: port for port in self.wanted.ports}
+        if adopt:
+            self.tables.restore(kept.flows, kept.groups, kept.next_id)
+            self.wanted.plane.load(self.tables)
+            if self._has_controllers and self._is_default():
+                self._fallback = self._first_flow()
+        else:
+            change = self._reset(standalone=self._forwards_alone)
+            self.wanted.plane.load(self.tables)
+            self._journal.append(change, self.tables)
+        self._told_needed = self.needs_tables
+
+    def close(self) -> None:
+        self._journal.close()
+
+    async def configure(self, wanted: WantedBridge) -> None:
+        old, self.wanted = self.wanted, wanted
+        for status in self._set_ports(wanted.ports):
+            self.peers.tell_port(status)
+        before = _standalone(old), bool(_primaries(old))
+        after = _standalone(wanted), bool(_primaries(wanted))
+        # As Open vSwitch: who may decide what the bridge does has changed.
+        if before[1] != after[1] or (before[0] != after[0] and not after[1]):
+            self._fallback = None
+            await self._enforce(self._reset(standalone=self._forwards_alone))
+
+    @property
+    def _has_controllers(self) -> bool:
+        return bool(_primaries(self.wanted))
+
+    @property
+    def _forwards_alone(self) -> bool:
+        return _standalone(self.wanted) and not self._has_controllers
+
+    def _reset(self, *, standalone: bool) -> Change:
+        mods = (_NO_FLOWS, _LEARN_AND_FORWARD) if standalone else (_NO_FLOWS,)
+        return self.tables.change_all(mods, self.now())
+
+    def _first_flow(self) -> Flow:
+        return next(iter(self.tables.flows.values()))
+
+    def _is_default(self) -> bool:
+        """Whether there is one flow only, that which a bridge has to begin with."""
+        if len(self.tables.flows) != 1:
+            return False
+        flow = self._first_flow()
+        rest = flow.table_id, flow.priority, flow.cookie, flow.idle_timeout, flow.hard_timeout
+        return (
+            rest == (0, 0, 0, 0, 0)
+            and flow.match == ANYTHING
+            and flow.actions == _NORMAL
+            and flow.flags & ~FlowFlags.RESET_COUNTS == FlowFlags.NONE
+        )
+
+    @property
+    def needs_tables(self) -> bool:
+        return not self._is_default()
+
+    # Changes
+
+    async def change(self, mod: FlowMod | GroupMod, version: int) -> None:
+        """Raises OpenFlowError; then nothing is changed."""
+        await self._enforce(self.tables.change(mod, self.now(), version))
+
+    async def control_bundle(self, bundles: Bundles, control: BundleControl) -> None:
+        """Raises OpenFlowError."""
+        committed = bundles.control(control, self.tables, self.now())
+        if committed is not None:
+            await self._enforce(committed.change)
+            for packet in committed.packets:
+                self._send_out(packet)
+
+    def _apply(self, change: Change) -> None:
+        try:
+            self.wanted.plane.apply(change.delta)
+        except OpenFlowError:
+            self.tables.undo(change)
+            raise
+        self._journal.append(change, self.tables)
+
+    async def _enforce(self, change: Change) -> None:
+        if not change.steps:
+            return
+        self._apply(change)
+        needed = self.needs_tables
+        if needed != self._told_needed:
+            self._told_needed = needed
+            await self._hooks.tables_needed(self.wanted.uuid, needed)
+        if change.removed:
+            await self.peers.tell_removed(change.removed)
+
+    # Counters
+
+    def lookups(self, table_id: int) -> tuple[int, int]:
+        """How many frames came to a table, and how many found a flow that is still there."""
+        return self._matched[table_id] + self.wanted.plane.misses(table_id), self._matched[table_id]
+
+    async def count_matched(self) -> None:
+        """Sum up for lookups(). With many flows that is work, so others have their turn."""
+        if len(self.tables.flows) > _FEW_FLOWS and self.now() < self._summed + SECOND:
+            return
+        matched = [0] * TABLES
+        for position, flow in enumerate(list(self.tables.flows.values()), 1):
+            matched[flow.table_id] += self.wanted.plane.usage(flow.id).packets
+            if position % _FEW_FLOWS == 0:
+                await asyncio.sleep(0)
+        self._matched, self._summed = matched, self.now()
+
+    # Frames from controllers
+
+    def packet_out(self, packet: PacketOut) -> None:
+        """Raises OpenFlowError."""
+        check_unmatched(packet.actions)
+        self._send_out(packet)
+
+    def _send_out(self, packet: PacketOut) -> None:
+        if packet.buffer_id is not None:
+            raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {packet.buffer_id:#x}")
+        if len(packet.data) < _SHORTEST_FRAME:
+            raise OpenFlowError(Code.OFPBRC_BAD_PACKET, f"a frame of {len(packet.data)} bytes")
+        for group_id in groups_in(packet.actions):
+            if group_id not in self.tables.groups:
+                raise OpenFlowError(Code.OFPBAC_BAD_OUT_GROUP, f"group {group_id} is not there")
+        self.wanted.plane.packet_out(packet)
+
+    # Ports
+
+    def _set_ports(self, ports: Sequence[PortDesc]) -> list[PortStatus]:
+        """What is to be told of it."""
+        fresh = {port.number: port for port in ports}
+        told = []
+        for number, port in self.ports.items():
+            if number not in fresh or fresh[number].name != port.name:
+                told.append(PortStatus(PortReason.DELETE, port))
+        for number, port in fresh.items():
+            old = self.ports.get(number)
+            if old is None or old.name != port.name:
+                told.append(PortStatus(PortReason.ADD, port))
+            elif old != port:
+                told.append(PortStatus(PortReason.MODIFY, port))
+        self.ports = fresh
+        if told:
+            self.wanted.plane.ports_changed()
+        return told
+
+    def sorted_ports(self) -> list[PortDesc]:
+        return [self.ports[number] for number in sorted(self.ports)]
+
+    async def port_stats(self, number: int) -> list[PortStats]:
+        """Of all, or of one; none for one that is not there."""
+        found = await self._hooks.port_stats(self.wanted.uuid)
+        return [stats for stats in found if number in {Port.NONE, stats.port}]
+
+    async def modify_port(self, mod: PortMod, asked: Peer) -> None:
+        """Raises OpenFlowError."""
+        port = self.ports.get(mod.port)
+        if port is None:
+            raise OpenFlowError(Code.OFPPMFC_BAD_PORT, f"no port {mod.port}")
+        if port.address != mod.address:
+            raise OpenFlowError(
+                Code.OFPPMFC_BAD_HW_ADDR,
+                f"port {mod.port} has the address {port.address:012x}, not {mod.address:012x}",
+            )
+        config = port.config & ~mod.mask | mod.config & mod.mask
+        if config == port.config:
+            return
+        await self._hooks.set_port(self.wanted.uuid, port.number, mod.config, mod.mask)
+        port = replace(self.ports.get(mod.port, port), config=PortConfig(config))
+        if mod.port in self.ports:
+            self.ports[mod.port] = port
+            self.peers.tell_port(PortStatus(PortReason.MODIFY, port), asked)
+
+    # Time
+
+    async def tick(self) -> None:
+        """Once a second: flows whose time is over go."""
+        await self._enforce(self.tables.expire(self.now()))
+        self.wanted.plane.tidy()
+
+    def follow_misses(self) -> None:
+        """Have frames that no flow matches told, while somebody wants that."""
+        wanted = self.peers.want_misses
+        if wanted != self._misses:
+            self._misses = wanted
+            flags = TableFlags.TABLE_MISS_TO_CONTROLLER if wanted else 0
+            for table_id in range(TABLES):
+                self.wanted.plane.set_table_flags(table_id, flags)
+
+    async def follow_controllers(self, unreachable: float, probe: float) -> None:
+        """Forward alone while no controller is to be reached, in the seconds of three probes.
+
+        `unreachable`: seconds since one was, the longest of them `probe` seconds apart.
+        """
+        if not _standalone(self.wanted) or not self._has_controllers:
+            return
+        if unreachable >= 3 * probe and self._fallback is None:
+            log.warning(
+                "bridge %s: no controller answered for %d s, so it forwards by itself",
+                self.wanted.name,
+                unreachable,
+            )
+            await self._enforce(self._reset(standalone=True))
+            self._fallback = self._first_flow()
+        elif unreachable == 0 and self._fallback is not None:
+            log.warning("bridge %s: a controller is there again", self.wanted.name)
+            fallback, self._fallback = self._fallback, None
+            if self.tables.flows.get(fallback.id) is fallback:
+                gone = replace(_LEARN_AND_FORWARD, command=FlowCommand.DELETE_STRICT, actions=())
+                await self._enforce(self.tables.change(gone, self.now()))
+
+
+def _standalone(wanted: WantedBridge) -> bool:
+    return wanted.fail_mode != "secure"
+
+
+def _primaries(wanted: WantedBridge) -> list[str]:
+    """Controllers that decide about the bridge: those that the switch connects to."""
+    return [c.target for c in wanted.controllers if c.is_primary]

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connections of one bridge: their roles among one another, and what all of them are told."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from heliograph.control.subscriptions import Kind, Subscription
+from heliograph.openflow.errors import Code, OpenFlowError
+from heliograph.openflow.flows import FlowRemoved
+from heliograph.openflow.message import Message
+from heliograph.openflow.messages import PortStatus, Role, RoleRequest, Version
+
+_AT_ONCE = 200  # messages, before others have their turn
+_HALF = 1 << 63
+
+
+class Peer(Protocol):
+    """A connection that has agreed on a version."""
+
+    subscription: Subscription
+
+    def tell(self, message: Message, *, droppable: bool = False) -> None:
+        """Send it unasked."""
+
+
+class Peers:
+    def __init__(self) -> None:
+        self._peers: list[Peer] = []
+        self._generation: int | None = None  # of the last election of a primary
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(tuple(self._peers))
+
+    def add(self, peer: Peer) -> None:
+        self._peers.append(peer)
+
+    def remove(self, peer: Peer) -> None:
+        self._peers.remove(peer)
+
+    @property
+    def generation(self) -> int | None:
+        return self._generation
+
+    def elect(self, peer: Peer, request: RoleRequest) -> None:
+        """Give `peer` the role it asks for. Raises OpenFlowError."""
+        if request.role == Role.NO_CHANGE:
+            return
+        if request.role != Role.EQUAL and request.generation_id is not None:
+            self._advance(request.generation_id)
+        if request.role == Role.PRIMARY:
+            for other in self._peers:
+                of_ours = other.subscription
+                if of_ours.kind == Kind.PRIMARY and of_ours.role == Role.PRIMARY:
+                    of_ours.role = Role.SECONDARY
+        peer.subscription.role = request.role
+
+    def _advance(self, generation: int) -> None:
+        last = self._generation
+        if last is not None and (generation - last) % (2 * _HALF) >= _HALF:
+            raise OpenFlowError(
+                Code.OFPRRFC_STALE, f"election {generation:#x} is older than {last:#x}"
+            )
+        self._generation = generation
+
+    @property
+    def want_misses(self) -> bool:
+        return any(peer.subscription.wants_misses() for peer in self._peers)
+
+    async def tell_removed(self, removed: Sequence[FlowRemoved]) -> None:
+        for position, message in enumerate(removed, 1):
+            for peer in self:
+                if peer.subscription.wants_flow_removed(message.reason):
+                    peer.tell(message)
+            if position % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def tell_port(self, status: PortStatus, asked: Peer | None = None) -> None:
+        """`asked`: who changed the port. Before 1.5 that one is not told."""
+        for peer in self:
+            subscription = peer.subscription
+            if peer is asked and subscription.version < Version.V15:
+                continue
+            if subscription.wants_port_status(status.reason):
+                peer.tell(status)
