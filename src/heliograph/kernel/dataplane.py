@@ -39,7 +39,7 @@ _FDB_MAPS = (
 _STATISTICS = "port_stats mirror_stats".split()
 _MAPS = (
     "bridges devices rows records frames heads chunks underlay endpoints addresses "
-    "super_seen outers envelopes"
+    "super_seen outers envelopes flow_stores packet_ins"
 ).split()
 _MAPS += _FDB_MAPS + _STATISTICS
 # What is worth carrying from one layout into another, if its shape is the same; the rows at once,
@@ -82,11 +82,15 @@ def home_namespace() -> int:
 
 
 class DataPlane:
-    """Our programs and maps in the kernel. Made by `open`; `close` leaves them running."""
+    """Our programs and maps in the kernel. Made by `open`; `close` leaves them running.
 
-    def __init__(self, root: Path, loaded: Object) -> None:
+    `adopted`: one was there already, of this layout or another.
+    """
+
+    def __init__(self, root: Path, loaded: Object, *, adopted: bool) -> None:
         self.name = str(root)
         self._root = root
+        self.adopted = adopted
         self._object = loaded
         self._links = root / "links"
         self._carried = False
@@ -115,6 +119,7 @@ class DataPlane:
         (root / "links").mkdir(exist_ok=True)
         loaded = Object(resources.files(__package__).joinpath("switch.bpf.o").read_bytes())
         loaded.set_constants(".rodata.home", _key(home_namespace()))
+        adopted = any(root.glob("layout-*"))
         folder = root / f"layout-{layouts.LAYOUT}"
         pins = {name: folder / name for name in _MAPS}
         pins |= {name: root / f"{name}-{entries}" for name, entries in _LASTING.items()}
@@ -129,7 +134,7 @@ class DataPlane:
             bpf.pin(loaded.map_fd(name), pins[name])
         if not (folder / migration.NAMES).exists():
             migration.pin_names(folder)
-        plane = cls(root, loaded)
+        plane = cls(root, loaded, adopted=adopted)
         plane._carry("rows")
         return plane
 
@@ -196,6 +201,10 @@ class DataPlane:
     def clear_bridge(self, slot: int) -> None:
         """Forget a bridge: its ports drop what comes in."""
         bpf.delete(self._maps["bridges"], _key(slot))
+
+    def clear_store(self, slot: int) -> None:
+        """Forget a bridge's flow tables."""
+        bpf.delete(self._maps["flow_stores"], _key(slot))
 
     # Tunnels.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from heliograph.errors import HeliographError
 from heliograph.kernel import bpf, layouts
-from heliograph.kernel.layouts import EventKind, Limits, Reason
+from heliograph.kernel.layouts import EventKind, Limits, OpCode, Reason
 
 NO_MIRROR = 0xFFFF
 _CB = 48  # offset of cb[] in struct __sk_buff (linux/bpf.h)
@@ -25,6 +25,8 @@ class Event:
     EVENT_OUTPUT: `image` is the start (256 bytes) of the frame as it would leave, of `length`
     bytes in all; `reason` is other than DELIVERED if it would not. `mirror` is the number of the
     mirror whose copy it is, None for the frame itself. EVENT_MIRROR: `mirror` takes the frame.
+    EVENT_FLOW: the cell of the `rule` that the frame matched in `table`, None if it matched none.
+    EVENT_ACTION: the number of the `op` that is to be done, and what it is.
     """
 
     kind: EventKind
@@ -34,11 +36,20 @@ class Event:
     vlan: int
     length: int
     image: bytes
+    table: int | None = None
+    rule: int | None = None
+    op: int | None = None
+    action: OpCode | None = None
 
 
 def _event(data: bytes) -> Event:
     raw = layouts.Event.unpack(data)
     kind, reason = EventKind(raw.kind), raw.reason
+    if kind == EventKind.EVENT_FLOW:
+        return Event(kind, Reason(0), 0, None, 0, 0, b"", table=raw.port, rule=raw.length or None)
+    if kind == EventKind.EVENT_ACTION:
+        action = OpCode(raw.port)
+        return Event(kind, Reason(0), 0, None, 0, 0, b"", op=raw.length, action=action)
     mirror: int | None = None if raw.mirror == NO_MIRROR else raw.mirror
     image, length = b"", raw.length
     if kind == EventKind.EVENT_MIRROR:
@@ -54,6 +65,13 @@ def _event(data: bytes) -> Event:
     return Event(kind, Reason(reason), raw.port, mirror, raw.vlan, length, image)
 
 
+def context(*words: int) -> bytes:
+    """A struct __sk_buff with these in cb[], for a test run."""
+    made = bytearray(_CB + 20)
+    struct.pack_into(f"={len(words)}I", made, _CB, *words)
+    return bytes(made)
+
+
 def record(
     program_fd: int, records_fd: int, frame: bytes, *, bridge: int, port: int
 ) -> list[Event]:
@@ -64,11 +82,10 @@ def record(
     """
     size = (layouts.RECORD_SIZE + 7) // 8 * 8
     run = secrets.randbits(32)
-    context = bytearray(_CB + 20)
-    struct.pack_into("=III", context, _CB, bridge, port, run)
+    words = context(bridge, port, run)
     for _ in range(_TRIES):
         # A record is its CPU's: look through all, in case the run was moved.
-        bpf.test_run(program_fd, frame, bytes(context))
+        bpf.test_run(program_fd, frame, words)
         data = bpf.lookup(records_fd, bytes(4), size * bpf.cpu_count())
         assert data is not None
         for start in range(0, len(data), size):
