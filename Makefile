@@ -4,6 +4,7 @@
 # make demo      port mirroring live, in network namespaces of its own
 # make demo-rspan   a port mirrored into a VLAN and seen on another bridge
 # make demo-erspan  a port mirrored to another host through GRE, ERSPAN II and ERSPAN III
+# make demo-flows   flow tables that rewrite frames, and mirrors before and behind them
 # make bench     Heliograph beside the Linux bridge and Open vSwitch
 # make soak      many random cases against the model of the rules (CASES=100000 SEED=...)
 # make bpf       compile the data plane anew (installing never compiles)
@@ -13,7 +14,7 @@ export PYTHON
 python := .venv/bin/python
 bpf_sources := $(wildcard bpf/*.[ch])
 
-.PHONY: install packages test-packages dev lint test unit packet system soak bpf demo demo-rspan demo-erspan bench clean
+.PHONY: install packages test-packages dev lint test unit packet system soak bpf demo demo-rspan demo-erspan demo-flows bench clean
 .DEFAULT_GOAL := install
 .NOTPARALLEL:
 
@@ -63,6 +64,10 @@ bpf: dev
 demo demo-rspan demo-erspan: install
 	@tools/need_packages iproute2 util-linux iputils-ping tcpdump $(if $(findstring erspan,$@),tshark)
 	@$(python) -m tools.$(subst -,_,$@)
+
+demo-flows: install .cache/ovs/.unpacked
+	@tools/need_packages iproute2 util-linux tcpdump ethtool
+	@$(python) -m tools.demo_flows
 
 bench: dev
 	@$(python) -m bench
