@@ -21,10 +21,14 @@ MakeSession = Callable[[Channel, str], Session]
 
 
 class Listener:
-    """`name`: for the log; `make` makes a session of each connection."""
+    """`name`: for the log; `make` makes a session of each connection, `changed` is called for
+    each that begins or ends."""
 
-    def __init__(self, name: str, target: Target, make: MakeSession) -> None:
+    def __init__(
+        self, name: str, target: Target, make: MakeSession, changed: Callable[[], None]
+    ) -> None:
         self._name, self._target, self._make = name, target, make
+        self._changed = changed
         self._server: asyncio.Server | None = None
         self._inode = 0
         self._tasks: dict[asyncio.Task[None], Session] = {}
@@ -53,6 +57,7 @@ class Listener:
             problem = f"{self._name} cannot listen: {error.strerror or error}"
             if problem != self.problem:
                 log.warning("%s", problem)
+                self._changed()
             self.problem = problem
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,6 +70,7 @@ class Listener:
             writer.transport.abort()
             return
         session = self._make(Channel(reader, writer), name)
+        session.on_agreed = self._changed
         self._tasks[task] = session
         try:
             reason = await session.run()
@@ -72,6 +78,7 @@ class Listener:
                 log.warning("closed connection %s: %s", name, reason)
         finally:
             del self._tasks[task]
+            self._changed()
 
     async def close(self) -> None:
         """End it with all its sessions."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from heliograph.control.subscriptions import Kind, Subscription
 from heliograph.openflow.errors import Code, OpenFlowError
-from heliograph.openflow.flows import FlowRemoved
+from heliograph.openflow.flows import FlowRemoved, PacketIn
 from heliograph.openflow.message import Message
 from heliograph.openflow.messages import PortStatus, Role, RoleRequest, Version
 
@@ -20,8 +20,11 @@ class Peer(Protocol):
 
     subscription: Subscription
 
-    def tell(self, message: Message, *, droppable: bool = False) -> None:
+    def tell(self, message: Message) -> None:
         """Send it unasked."""
+
+    def tell_frame(self, message: PacketIn, max_len: int) -> None:
+        """Send it, cut to `max_len`, unless there are too many of them."""
 
 
 class Peers:

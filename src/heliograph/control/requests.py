@@ -8,6 +8,7 @@ from typing import Any
 from heliograph import __version__
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel
+from heliograph.control.pace import Bucket
 from heliograph.control.subscriptions import Subscription
 from heliograph.flows import queries
 from heliograph.flows.bundles import Bundles
@@ -43,7 +44,14 @@ _GROUP_ACTIONS = 1 << 0 | 1 << 17 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 24 | 1 <<
 class Conversation:
     """What one connection has asked for, once a version is agreed on."""
 
-    def __init__(self, bridge: Bridge, channel: Channel, subscription: Subscription) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        channel: Channel,
+        subscription: Subscription,
+        rate: float = 0,
+        burst: float = 0,
+    ) -> None:
         self.bridge, self.channel = bridge, channel
         self.subscription = subscription
         self.version = subscription.version
@@ -51,13 +59,24 @@ class Conversation:
         self.table_ids = False  # flow mods of 1.0 name a table
         self.nicira = False  # flows of 1.0 are told in Nicira's form
         self.packet_in_format = f.PacketInFormat.STANDARD
+        # Frames that nothing matches shall not keep out others that a flow sends.
+        self._paces = Bucket(rate, burst), Bucket(rate, burst)
 
-    def tell(self, message: Message, *, droppable: bool = False) -> None:
+    def tell(self, message: Message) -> None:
         """Send it unasked."""
         if isinstance(message, f.FlowRemoved) and self.version == m.Version.V10:
             message = replace(message, nicira=self.nicira)
         for part in stream(message, self.version):
-            self.channel.post(part, droppable=droppable)
+            self.channel.post(part)
+
+    def tell_frame(self, message: f.PacketIn, max_len: int) -> None:
+        """Send it, cut to `max_len`, unless there are too many of them."""
+        if not self._paces[message.reason == f.PacketInReason.NO_MATCH].take():
+            self.channel.left_out += 1
+            return
+        message = replace(message, data=message.data[:max_len], format=self.packet_in_format)
+        for part in stream(message, self.version):
+            self.channel.post(part, droppable=True)
 
 
 async def answer(conversation: Conversation, message: Message) -> Message | None:

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
+from heliograph.control import packet_ins
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel
 from heliograph.control.listener import Listener
+from heliograph.control.rows import Row
 from heliograph.control.session import Session
 from heliograph.control.subscriptions import Kind
 from heliograph.control.targets import Target
 from heliograph.control.versions import spoken, unspoken
-from heliograph.control.wanted import Hooks, WantedBridge
+from heliograph.control.wanted import ControllerStatus, Hooks, WantedBridge
+from heliograph.kernel.layouts import PacketIn
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +27,13 @@ log = logging.getLogger(__name__)
 class _Served:
     """A bridge and where its controllers are."""
 
-    def __init__(self, rundir: Path, bridge: Bridge) -> None:
+    def __init__(self, rundir: Path, bridge: Bridge, hooks: Hooks) -> None:
         self.bridge = bridge
+        self.rows: dict[UUID, Row] = {}
+        self._rundir, self._hooks = rundir, hooks
         name = bridge.wanted.name
         target = Target(listens=True, path=rundir / f"{name}.mgmt")
-        self.mgmt = Listener(f"{name}<->unix", target, self._managed)
+        self._mgmt = Listener(f"{name}<->unix", target, self._managed, lambda: None)
 
     def _managed(self, channel: Channel, name: str) -> Session:
         return Session(
@@ -39,8 +44,44 @@ class _Served:
             kind=Kind.SERVICE,
         )
 
+    async def follow(self, old: WantedBridge | None) -> None:
+        """Have the connections that the bridge is to have; those that have changed begin anew."""
+        wanted = self.bridge.wanted
+        same = old is not None and old.protocols == wanted.protocols
+        if not same and (bad := unspoken(wanted.protocols)):
+            log.warning("bridge %s: %s is not spoken", wanted.name, ", ".join(bad))
+        rows = {row.uuid: row for row in wanted.controllers}
+        for uuid, row in list(self.rows.items()):
+            if not same or rows.get(uuid) != row.wanted:
+                del self.rows[uuid]
+                await row.close()
+        for uuid, controller in rows.items():
+            if uuid not in self.rows:
+                changed = self._hooks.status_changed
+                self.rows[uuid] = Row(controller, self.bridge, self._rundir, changed)
+        await self.open()
+
+    async def open(self) -> None:
+        """Listen everywhere; what failed is tried again."""
+        await self._mgmt.open()
+        for row in self.rows.values():
+            await row.open()
+
+    async def tick(self) -> None:
+        await self.bridge.tick()
+        await self.open()
+        connectors = [
+            r.connector for r in self.rows.values() if r.wanted.is_primary and r.connector
+        ]
+        if connectors:
+            unreachable = min(connector.unreachable for connector in connectors)
+            probe = max(row.probe for row in self.rows.values() if row.connector)
+            await self.bridge.follow_controllers(unreachable, probe)
+
     async def close(self) -> None:
-        await self.mgmt.close()
+        await self._mgmt.close()
+        for row in self.rows.values():
+            await row.close()
         self.bridge.close()
 
 
@@ -52,26 +93,34 @@ class Service:
         self._journals = rundir / "flows"
         self._bridges: dict[UUID, _Served] = {}
         self._begun = False
+        self.slots: dict[int, UUID] = {}  # the data plane's numbers of bridges
 
     async def configure(self, wanted: Sequence[WantedBridge]) -> None:
         """Serve these bridges and no others."""
         if not self._begun:
             self._begin({bridge.uuid for bridge in wanted})
         named = {bridge.uuid: bridge for bridge in wanted}
-        for uuid in [uuid for uuid in self._bridges if uuid not in named]:
+        for uuid in [uuid for uuid in self._bridges if not self._is_same(named.get(uuid), uuid)]:
             await self._bridges.pop(uuid).close()
             self._journal(uuid).unlink(missing_ok=True)
         for uuid, bridge in named.items():
-            if uuid in self._bridges:
-                await self._bridges[uuid].bridge.configure(bridge)
-            else:
+            served = self._bridges.get(uuid)
+            if served is None:
                 await self._add(bridge)
+            elif served.bridge.wanted != bridge:
+                old = served.bridge.wanted
+                await served.bridge.configure(bridge)
+                await served.follow(old)
+
+    def _is_same(self, wanted: WantedBridge | None, uuid: UUID) -> bool:
+        """Whether it is the bridge that is served; one of another name is another bridge."""
+        return wanted is not None and wanted.name == self._bridges[uuid].bridge.wanted.name
 
     def _journal(self, uuid: UUID) -> Path:
         return self._journals / f"{uuid}.journal"
 
     def _begin(self, wanted: set[UUID]) -> None:
-        """Remove what flows are no longer in force."""
+        """Remove flows that are no longer in force."""
         self._begun = True
         self._journals.mkdir(mode=0o750, exist_ok=True)
         kept = {self._journal(uuid) for uuid in wanted} if self._keep else set()
@@ -80,23 +129,35 @@ class Service:
                 path.unlink()
 
     async def _add(self, wanted: WantedBridge) -> None:
-        if bad := unspoken(wanted.protocols):
-            log.warning("bridge %s: %s is not spoken", wanted.name, ", ".join(bad))
         journal = self._journal(wanted.uuid)
         adopt = journal.exists()
         bridge = Bridge(wanted, journal, self._hooks)
         bridge.begin(adopt=adopt)
-        served = self._bridges[wanted.uuid] = _Served(self._rundir, bridge)
-        await served.mgmt.open()
+        served = self._bridges[wanted.uuid] = _Served(self._rundir, bridge, self._hooks)
+        await served.follow(None)
 
     def needs_tables(self, uuid: UUID) -> bool:
+        """Whether the bridge has anything but the one flow that forwards as a learning switch."""
         return uuid in self._bridges and self._bridges[uuid].bridge.needs_tables
+
+    def packet_in(self, record: PacketIn, frame: bytes) -> None:
+        """A frame that the data plane has for controllers."""
+        served = self._bridges.get(self.slots.get(record.bridge, UUID(int=0)))
+        if served is not None:
+            packet_ins.deliver(served.bridge, record, frame)
+
+    def status(self) -> dict[UUID, ControllerStatus]:
+        """Of each row of Controller."""
+        return {
+            uuid: row.status()
+            for served in self._bridges.values()
+            for uuid, row in served.rows.items()
+        }
 
     async def tick(self) -> None:
         """Once a second."""
-        for served in self._bridges.values():
-            await served.bridge.tick()
-            await served.mgmt.open()
+        for served in tuple(self._bridges.values()):
+            await served.tick()
 
     async def close(self) -> None:
         """The journals stay, for the data plane goes on."""

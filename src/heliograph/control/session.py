@@ -2,6 +2,7 @@
 """One OpenFlow connection: the version is agreed on, then messages are answered in their order."""
 
 import logging
+from collections.abc import Callable
 
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel, ChannelError
@@ -33,22 +34,30 @@ class Session:
         kind: Kind,
         probe: float | None = None,
         enabled: bool = True,
+        rate: float = 0,
+        burst: float = 0,
     ) -> None:
         self.bridge, self.name = bridge, name
         self._channel = channel
         self._versions = versions
         self._probe = probe
-        self._make = kind, enabled
+        self._kind, self._enabled = kind, enabled
+        self._pace = rate, burst
         self.conversation: Conversation | None = None
+        self.on_agreed: Callable[[], None] = lambda: None
 
     async def run(self) -> str:
         """Until the connection ends; why it did, "" if the peer just closed it."""
         try:
+            if not self._versions:
+                raise ChannelError("the bridge's protocols name no version that is spoken")
             await self._greet()
             if self.conversation is None:
                 return ""
             self.bridge.peers.add(self.conversation)
             try:
+                self.bridge.follow_misses()
+                self.on_agreed()
                 await self._converse(self.conversation)
             finally:
                 self.bridge.peers.remove(self.conversation)
@@ -80,9 +89,8 @@ class Session:
             spoken = max((v for v in hello.versions if v in TYPES), default=Version.V10)
             await self._channel.send(encode(Error(0, 0, data=text.encode()), spoken, frame.xid))
             raise ChannelError(f"no common version: {text}")
-        kind, enabled = self._make
-        subscription = Subscription(kind, max(common), enabled)
-        self.conversation = Conversation(self.bridge, self._channel, subscription)
+        subscription = Subscription(self._kind, max(common), self._enabled)
+        self.conversation = Conversation(self.bridge, self._channel, subscription, *self._pace)
 
     async def _converse(self, conversation: Conversation) -> None:
         while (frame := await self._next(conversation)) is not None:
