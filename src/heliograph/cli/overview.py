@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `helio show` says, as data: the rows of the database brought together for reading."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,7 +10,8 @@ from heliograph.ovsdb.values import Scalar, Value
 
 COLUMNS: dict[str, list[str]] = {
     "Open_vSwitch": ["bridges", "cur_cfg", "next_cfg", "other_config", "external_ids"],
-    "Bridge": ["name", "ports", "mirrors", "fail_mode", "external_ids"],
+    "Bridge": ["name", "ports", "mirrors", "controller", "fail_mode", "external_ids"],
+    "Controller": ["target", "is_connected", "role", "status", "external_ids"],
     "Port": ["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "external_ids"],
     "Interface": [
         *("name", "type", "ofport", "error", "mtu", "admin_state", "link_state", "statistics"),
@@ -24,6 +25,9 @@ COLUMNS: dict[str, list[str]] = {
 COMPLAINT = "heliograph-error"
 # vswitch.xml, stats-update-interval: milliseconds, default and least.
 STATISTICS_INTERVAL = 5000
+
+
+Flows = Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,20 @@ class Mirror:
 
 
 @dataclass
+class Controller:
+    target: str
+    state: str
+    problems: list[str]
+
+
+@dataclass
 class Bridge:
     name: str
     fail_mode: str
     ports: list[Port] = field(default_factory=list)
     mirrors: list[Mirror] = field(default_factory=list)
+    controllers: list[Controller] = field(default_factory=list)
+    flows: int | None = None  # None: just the one that makes it a learning switch, or not known
 
 
 @dataclass
@@ -78,16 +91,17 @@ class Overview:
 
 
 class _Reader:
-    def __init__(self, replica: Replica, live: Counters | None) -> None:
+    def __init__(self, replica: Replica, live: Counters | None, flows: Flows) -> None:
         self._tables = replica.tables
         self._live = live
+        self._flows = flows
         self.problems: list[Problem] = []
 
-    def rows(self, table: str, value: Value) -> list[Row]:
+    def rows(self, table: str, value: Value, name: str = "name") -> list[Row]:
         """The rows that a column refers to, by name."""
         known = self._tables[table]
         found = [known[uuid] for uuid in _uuids(value) if uuid in known]
-        return sorted(found, key=lambda row: str(row["name"]))
+        return sorted(found, key=lambda row: str(row[name]))
 
     def complaints(self, row: Row) -> list[str]:
         """Noted under the row's own name as well."""
@@ -99,7 +113,8 @@ class _Reader:
             text = ids.get(COMPLAINT) if isinstance(ids, dict) else None
         if not text:
             return []
-        where = f'{row.table} "{row["name"]}"' if "name" in row else row.table
+        name = row.get("name", row.get("target"))
+        where = f'{row.table} "{name}"' if name else row.table
         self.problems.append(Problem(where, str(text)))
         return [str(text)]
 
@@ -112,7 +127,19 @@ class _Reader:
             str(row["fail_mode"] or ""),
             [self.port(port, port.uuid in outputs) for port in self.rows("Port", row["ports"])],
             [self.mirror(mirror) for mirror in mirrors],
+            [self.controller(c) for c in self.rows("Controller", row["controller"], "target")],
+            self._flows(str(row["name"])),
         )
+
+    def controller(self, row: Row) -> Controller:
+        kept = row["status"]
+        status = {str(k): str(v) for k, v in kept.items()} if isinstance(kept, dict) else {}
+        state = "connected" if row["is_connected"] else "not connected"
+        if row["role"]:
+            state += f", {row['role']}"
+        if not row["is_connected"] and "last_error" in status:
+            state += f": {status['last_error']}"
+        return Controller(str(row["target"]), state, self.complaints(row))
 
     def port(self, row: Row, mirror_output: bool) -> Port:
         interfaces = self.rows("Interface", row["interfaces"])
@@ -167,9 +194,12 @@ class _Reader:
         return text
 
 
-def overview(replica: Replica, live: Counters | None) -> Overview:
-    """Bring the rows together. `live` replaces what the database has of counters."""
-    reader = _Reader(replica, live)
+def overview(
+    replica: Replica, live: Counters | None, flows: Flows = lambda bridge: None
+) -> Overview:
+    """Bring the rows together. `live` replaces what the database has of counters; `flows` says of
+    a bridge, by name, what is to stand in Bridge.flows."""
+    reader = _Reader(replica, live, flows)
     bridges: list[Bridge] = []
     interval = STATISTICS_INTERVAL
     for root in replica.tables["Open_vSwitch"].values():

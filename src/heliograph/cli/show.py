@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from heliograph.cli import flows
 from heliograph.cli.overview import (
     COLUMNS,
     Bridge,
+    Controller,
     Counters,
     Mirror,
     Overview,
@@ -30,7 +32,7 @@ _GOOD, _BAD, _NAME, _FAINT = "green", "bold red", "bold", "dim"
 def show(remote: str, rundir: Path, as_json: bool) -> int:
     """Print it; 0 also when something is wrong with the switch, since showing that is the job."""
     replica = asyncio.run(_fetch(remote))
-    state = overview(replica, _live(rundir))
+    state = overview(replica, _live(rundir), lambda bridge: flows.count(rundir, bridge))
     if as_json:
         print(json.dumps(dataclasses.asdict(state), indent=2))
         return 0
@@ -79,6 +81,8 @@ def lines(state: Overview) -> Iterator[Line]:
     """The page, line by line."""
     for bridge in state.bridges:
         yield [("", "Bridge "), (_NAME, bridge.name), (_FAINT, _remark(bridge))]
+        for controller in bridge.controllers:
+            yield from _controller(controller)
         yield from _ports(bridge.ports)
         for mirror in bridge.mirrors:
             yield from _mirror(mirror)
@@ -98,7 +102,17 @@ def lines(state: Overview) -> Iterator[Line]:
 
 
 def _remark(bridge: Bridge) -> str:
-    return f"  fail_mode {bridge.fail_mode}" if bridge.fail_mode else ""
+    mode = f"  fail_mode {bridge.fail_mode}" if bridge.fail_mode else ""
+    if bridge.flows is None:
+        return mode
+    return f"{mode}  {bridge.flows:,} flow{'s' if bridge.flows != 1 else ''}"
+
+
+def _controller(controller: Controller) -> Iterator[Line]:
+    connected = controller.state.startswith("connected")
+    style = _GOOD if connected else _BAD if controller.problems else _FAINT
+    yield [("", "  controller "), (_NAME, controller.target), (style, f"  {controller.state}")]
+    yield from ([("", "         "), (_BAD, f"! {text}")] for text in controller.problems)
 
 
 def _ports(ports: list[Port]) -> Iterator[Line]:

@@ -179,3 +179,26 @@ def test_live_counters_stand_above_those_of_the_database() -> None:
 def test_ranges() -> None:
     assert ranges([]) == ""
     assert ranges([5, 1, 2, 3, 7, 8]) == "1-3,5,7-8"
+
+
+def test_controllers() -> None:
+    replica = Replica(open_vswitch(), {name: tuple(columns) for name, columns in COLUMNS.items()})
+    rows: dict[int, dict[str, Any]] = {
+        2: {"target": "tcp:b", "is_connected": True, "role": "master"},
+        3: {"target": "tcp:a", "status": ["map", [["last_error", "No route to host"]]]},
+        4: {"target": "x", "external_ids": ["map", [["heliograph-error", "no target"]]]},
+    }
+    replica.apply(
+        table("Open_vSwitch", {9: {"bridges": reference(1)}})
+        | table("Bridge", {1: {"name": "br0", "controller": reference(*rows)}})
+        | table("Controller", rows)
+    )
+    state = overview(replica, None, {"br0": 7}.get)
+    (bridge,) = state.bridges
+    assert bridge.flows == 7
+    assert [(c.target, c.state) for c in bridge.controllers] == [
+        ("tcp:a", "not connected: No route to host"),
+        ("tcp:b", "connected, master"),
+        ("x", "not connected"),
+    ]
+    assert Problem('Controller "x"', "no target") in state.problems

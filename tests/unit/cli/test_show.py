@@ -8,7 +8,7 @@ import pytest
 from tests.unit.cli import stock
 
 from heliograph.cli.main import main
-from heliograph.cli.overview import Bridge, Mirror, Overview, Port, Problem
+from heliograph.cli.overview import Bridge, Controller, Mirror, Overview, Port, Problem
 from heliograph.cli.show import lines, size
 
 
@@ -56,6 +56,24 @@ def test_a_tunnel_says_where_it_leads_and_what_it_refused() -> None:
         "         dropped 3: key 2, mtu 1",
         "         cut to the MTU of the tunnel's way: 7",
     ]
+
+
+def test_controllers_and_flows() -> None:
+    controllers = [
+        Controller("ptcp:6653", "not connected", []),
+        Controller("tcp:192.0.2.1", "connected, master", []),
+        Controller("x:y", "not connected", ["no target"]),
+    ]
+    state = Overview([Bridge("br0", "secure", [], [], controllers, 1200)], [], None)
+    assert page(state)[:-2] == [
+        "Bridge br0  fail_mode secure  1,200 flows",
+        "  controller ptcp:6653  not connected",
+        "  controller tcp:192.0.2.1  connected, master",
+        "  controller x:y  not connected",
+        "         ! no target",
+    ]
+    (first, *_) = page(Overview([Bridge("br0", "", flows=1)], [], None))
+    assert first == "Bridge br0  1 flow"
 
 
 def test_the_empty_page() -> None:
