@@ -33,7 +33,7 @@ _V13 = [
 # From 1.4 queues are described by a multipart message, so the two types are free.
 _V14 = [
     *("" if word.startswith("QUEUE_CONFIG") else word for word in _V13),
-    *["", "", "", "BUNDLE_CONTROL", "BUNDLE_ADD"],
+    *["ROLE_STATUS", "", "", "BUNDLE_CONTROL", "BUNDLE_ADD"],
 ]
 TYPES = {
     1: dict(enumerate(_V10)),

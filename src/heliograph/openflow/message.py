@@ -26,6 +26,7 @@ Message = (
     | m.BarrierReply
     | m.RoleRequest
     | m.RoleReply
+    | m.RoleStatus
     | m.SetFlowFormat
     | m.FlowModTableId
     | m.SetPacketInFormat

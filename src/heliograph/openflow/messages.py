@@ -198,6 +198,20 @@ class RoleReply:
     nicira: bool = False
 
 
+class RoleReason(IntEnum):
+    PRIMARY_REQUEST = 0  # another controller has become the primary one
+    CONFIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """From 1.4, unasked: the controller has another role now."""
+
+    role: Role
+    reason: RoleReason = RoleReason.PRIMARY_REQUEST
+    generation_id: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SetFlowFormat:
     nxm: bool

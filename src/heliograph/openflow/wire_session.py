@@ -16,7 +16,7 @@ Encoded = tuple[str, list[bytes]]
 _TLV, _WORD = Struct("!HH"), Struct("!I")
 _CONFIG = Struct("!HH")
 _FEATURES = Struct("!QIBB2xII")
-_ROLE = Struct("!I4xQ")
+_ROLE, _ROLE_STATUS = Struct("!I4xQ"), Struct("!IB3xQ")
 _ASYNC = Struct("!6I")
 _NO_GENERATION = 0xFFFF_FFFF_FFFF_FFFF
 _SIX_REASONS = 0x3F
@@ -136,6 +136,20 @@ def _encode_role(message: m.RoleRequest | m.RoleReply, _version: int) -> Encoded
     return kind, [_ROLE.pack(message.role, generation)]
 
 
+def _role_status(reader: Reader, _version: int) -> m.RoleStatus:
+    role, reason, generation = reader.unpack(_ROLE_STATUS)
+    reader.rest()  # properties, of which none is defined but experimenters'
+    if role not in set(m.Role) or reason not in set(m.RoleReason):
+        raise OpenFlowError(Code.OFPRRFC_BAD_ROLE, f"role {role} for reason {reason}")
+    generation_id = None if generation == _NO_GENERATION else generation
+    return m.RoleStatus(m.Role(role), m.RoleReason(reason), generation_id)
+
+
+def _encode_role_status(message: m.RoleStatus, _version: int) -> Encoded:
+    generation = _NO_GENERATION if message.generation_id is None else message.generation_id
+    return "ROLE_STATUS", [_ROLE_STATUS.pack(message.role, message.reason, generation)]
+
+
 def _async(reader: Reader, version: int) -> m.AsyncConfig:
     if version < 5:
         words = reader.unpack(_ASYNC)
@@ -206,6 +220,7 @@ DECODERS: Mapping[str, Callable[[Reader, int], Message]] = {
     "SET_CONFIG": lambda reader, _v: m.SetConfig(*reader.unpack(_CONFIG)),
     "ROLE_REQUEST": _role(m.RoleRequest, nicira=False),
     "ROLE_REPLY": _role(m.RoleReply, nicira=False),
+    "ROLE_STATUS": _role_status,
     "NX:ROLE_REQUEST": _role(m.RoleRequest, nicira=True),
     "NX:ROLE_REPLY": _role(m.RoleReply, nicira=True),
     "SET_ASYNC": lambda reader, version: m.SetAsync(_async(reader, version)),
@@ -229,6 +244,7 @@ ENCODERS: Mapping[type[Any], Callable[[Any, int], Encoded]] = {
     m.SetConfig: _encode_config,
     m.RoleRequest: _encode_role,
     m.RoleReply: _encode_role,
+    m.RoleStatus: _encode_role_status,
     m.SetAsync: lambda message, version: (
         ("NX:SET_ASYNC", [_encode_async(message.config, 1)])
         if message.nicira

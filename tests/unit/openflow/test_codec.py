@@ -236,6 +236,7 @@ def messages_from_13(version: int) -> list[Message]:
     ]
     if version >= 5:
         some += [m.TableDescRequest(), m.TableDescReply(((1, 0), (2, 0)))]
+        some += [m.RoleStatus(m.Role.SECONDARY), m.RoleStatus(m.Role.EQUAL, m.RoleReason.CONFIG, 7)]
     return some
 
 

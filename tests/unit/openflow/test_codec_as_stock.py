@@ -386,3 +386,6 @@ def test_other_messages_are_printed(version: int) -> None:
     assert "version bitmap: 0x01, 0x04, 0x06" in hello
     role = m.RoleReply(m.Role.PRIMARY, nicira=version == 1)
     assert "role=primary" in ofctl.printed(encode(role, version))
+    if version >= m.Version.V14:
+        status = ofctl.printed(encode(m.RoleStatus(m.Role.SECONDARY, generation_id=7), version))
+        assert "role=secondary generation_id=7 reason=primary_request" in status
