@@ -163,13 +163,18 @@ PREREQUISITES: Mapping[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
     "SOLICIT": (*_ICMPV6, ("icmpv6_type", (135,))),
     "ADVERT": (*_ICMPV6, ("icmpv6_type", (136,))),
 }
+_PORTS = frozenset({"TCP", "UDP", "SCTP"})
+_LATER = 2  # a bit of ip_frag
 _ND = frozenset({"ND", "SOLICIT", "ADVERT"})  # their ICMPv6 code is 0, matched or not
 _CT_TRACKED = 0x20  # a bit of ct_state
-_NOTHING = -1, 0
+_NOTHING = 0, 0
 
 
 def prerequisites_met(field: Field, matched: Mapping[str, Masked]) -> bool:
-    """Whether packets that are so matched have the field; a later fragment has no ports."""
+    """Whether packets that are so matched have the field; later fragments have no ports.
+
+    They have no ICMP header either, but Open vSwitch lets a flow ask for one.
+    """
     if not field.prerequisite:
         return True
     if field.prerequisite == "VLAN":
@@ -184,4 +189,4 @@ def prerequisites_met(field: Field, matched: Mapping[str, Masked]) -> bool:
     for name, values in needs:
         if matched.get(name, _NOTHING)[0] not in values:
             return False
-    return len(needs) == 1 or not matched.get("ip_frag", (0, 0))[0] & 2
+    return field.prerequisite not in _PORTS or not matched.get("ip_frag", _NOTHING)[0] & _LATER

@@ -41,6 +41,7 @@ udp,nw_tos=40,nw_ecn=1,nw_ttl=5,tp_src=5
 sctp,tp_src=7,tp_dst=8
 ip,nw_frag=later
 icmp,icmp_type=8,icmp_code=0
+icmp,nw_frag=later,icmp_code=3
 arp,arp_spa=1.2.3.0/24,arp_tpa=1.2.3.4,arp_op=1
 arp,arp_sha=00:11:22:33:44:55,arp_tha=00:11:22:33:44:56
 rarp
