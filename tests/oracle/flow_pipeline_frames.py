@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random frames for flow tables: few values of everything, so that flows match and meet.
 
-No address is both source and destination, so that a switch that learns still floods. Open vSwitch
-3.1 loses the drop-eligible bit, has NORMAL do with the tag of VLAN 0 what it did with the priority
-of the frame before, changes the payload of an IPv4 fragment as if a TCP or UDP header were there, changes IP headers that it could not parse, and with addresses changes no checksum
-behind a routing header or in an IPv6 fragment that is whole, and nothing of ARP operations that do
-not fit into 8 bits.
+No address is both source and destination, so that a switch that learns still floods.
+
+What Open vSwitch 3.1 does not do right, and `stock` leaves out: it loses the drop-eligible bit; its
+NORMAL does with the tag of VLAN 0 what it did for the priority of the frame before; it changes the
+payload of later IPv4 fragments as if a TCP or UDP header were there, and IP headers that it could
+not parse; with IPv6 addresses it changes no checksum behind a routing header or in a fragment that
+is the whole; it changes nothing of ARP whose operation does not fit into 8 bits.
 """
 
 from dataclasses import dataclass
