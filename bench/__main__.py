@@ -2,7 +2,7 @@
 """`make bench`: every contender in one run, turn by turn, medians of several turns.
 
 Those of one part stand ready at the same time and take turns, so that what else the machine does
-meets them alike. Everything lives in namespaces and is gone at the end. It takes about 10 minutes.
+meets them alike. Everything lives in namespaces and is gone at the end. It takes half an hour.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from tools.lab.lab import Lab, sweep
 from bench import plane
 from bench.crowd import Crowd
 from bench.delay import mirror_delay
+from bench.flows import flows
 from bench.macs import ManyMacs, flood
 from bench.memory import add_ports, memory
 from bench.program import nanoseconds
@@ -157,7 +158,7 @@ def _program_alone(report: Report, figure: str, what: str, rounds: int) -> None:
             report.add(what, name, *samples)
 
 
-PARTS = {f.__name__: f for f in (throughput, tunnels, switches, ports, macs, floods)}
+PARTS = {f.__name__: f for f in (throughput, tunnels, switches, ports, macs, floods, flows)}
 
 
 def main() -> int:

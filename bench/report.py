@@ -25,6 +25,11 @@ class Report:
     """All samples of a run by what was measured and on whom; medians are worked out at the end."""
 
     measured: dict[str, dict[str, Samples]] = field(default_factory=dict)
+    aims: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def aim(self, what: str, contender: str, words: str) -> None:
+        """What is to be reached ("<= 80"), to be shown beside what was."""
+        self.aims[what, contender] = words
 
     def add(self, what: str, contender: str, *values: float) -> None:
         self.measured.setdefault(what, {}).setdefault(contender, []).extend(values)
@@ -48,6 +53,7 @@ class Report:
                 contender: {
                     "median": _finite(statistics.median(samples)),
                     "samples": [_finite(sample) for sample in samples],
+                    **self._aim(what, contender),
                 }
                 for contender, samples in by_contender.items()
             }
@@ -60,16 +66,26 @@ class Report:
         }
         path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
+    def _aim(self, what: str, contender: str) -> dict[str, str]:
+        aim = self.aims.get((what, contender))
+        return {"aim": aim} if aim else {}
+
     def tables(self) -> str:
-        """A table for every figure: median, smallest and largest sample of each contender."""
+        """A table for every figure: median, smallest and largest sample of each contender, and
+        what is to be reached if anything is."""
         machine = _machine()
         parts = [f"{machine['cpus']} x {machine['cpu']}, Linux {machine['kernel']}"]
         for what, by_contender in self.measured.items():
+            head = [what, "median", "least", "most"]
             rows = [
                 [name, *(_shown(f(samples)) for f in (statistics.median, min, max))]
                 for name, samples in by_contender.items()
             ]
-            parts.append("\n".join(_aligned([[what, "median", "least", "most"], *rows])))
+            if any((what, name) in self.aims for name in by_contender):
+                head.append("to reach")
+                for row in rows:
+                    row.append(self.aims.get((what, row[0]), ""))
+            parts.append("\n".join(_aligned([head, *rows])))
         return "\n\n".join(parts)
 
 

@@ -19,7 +19,7 @@ TABLES = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    flows: int = 100_000  # of a bridge
+    flows: int = 200_000  # of a bridge
     masks: int = 256  # of a table
     groups: int = 4096
     buckets: int = 256  # of a group

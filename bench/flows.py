@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What flow tables cost: the program alone, throughput, changes of flows, and flows never seen.
+
+The stock ovs-ofctl installs the flows, on Heliograph and on Open vSwitch alike.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+
+from tools.lab.lab import Lab
+
+from bench import flow_rules as rules
+from bench.flow_rules import Lines, Table
+from bench.program import measured
+from bench.report import Report
+from bench.rigs import UNMIRRORED, OvsRig, heliograph, open_vswitch
+from bench.sending import Frames
+from bench.traffic import SETTLE, greet, small_frames, start_server, tcp_stream, udp_frame
+
+NANOSECONDS = "flow tables: ingress program, ns/frame"
+OVER_NONE = "flow tables: that over a table without flows, ns/frame"
+SINGLE = "flow tables: ingress program, single runs, ns/frame"
+SMALL = "flow tables: 60-byte frames, frames/s"
+LOST = "flow tables: 60-byte frames, % lost"
+TCP = "flow tables: one TCP stream (both ends on one CPU), Gbit/s"
+INSTALL = "flow tables: 10,000 flows by ovs-ofctl, s"
+NEW = "flow tables: 60-byte frames of flows never seen, frames/s"
+KEPT = "flow tables: 10,000 new flows a second, share of one flow's frames/s"
+NO_TABLES = "NORMAL, no tables"
+MASKS, FLOWS = (1, 4, 16, 64), (10, 10_000, 100_000)
+CYCLE = 10_000  # frames that are run once each
+LOOPBACK = 1
+INSTALLED = 10_000
+NEW_PER_SECOND = 10_000
+SENT = 200_000  # frames of a burst that brings new flows
+KNOWN = 100_000  # flows of which each is new once
+PATIENCE = 600.0  # seconds for ovs-ofctl
+V13 = "-OOpenFlow13"
+
+
+def _say(text: str) -> None:
+    print(f"... flow tables: {text}", file=sys.stderr, flush=True)
+
+
+def _install(rig: OvsRig, lines: Lines, *options: str) -> float:
+    """Replace all flows; seconds that ovs-ofctl took to add them."""
+    path = rig.tools.rundir / "bench-flows"
+    path.write_text("\n".join(lines) + "\n")
+    rig.tools.run("ovs-ofctl", "del-flows", "br0", timeout=PATIENCE)
+    start = time.perf_counter()
+    rig.tools.run("ovs-ofctl", *options, "add-flows", "br0", path, timeout=PATIENCE)
+    return time.perf_counter() - start
+
+
+def _tables() -> list[Table]:
+    """Every number of masks with every number of flows, of which each mask has one at least."""
+    return [Table(masks, max(flows, masks + 1)) for flows in FLOWS for masks in MASKS]
+
+
+_DEEP: dict[str, tuple[Lines, str]] = {
+    "10 tables deep, resubmit": (rules.deep(lambda table: f"resubmit(,{table})"), ""),
+    "10 tables deep, goto_table": (rules.deep(lambda table: f"goto_table:{table}"), V13),
+}
+
+
+def _program(report: Report, rounds: int) -> None:
+    """Nanoseconds of the ingress program, without what becomes of the frame then."""
+    with Lab() as lab:
+        rig = heliograph(lab, UNMIRRORED)
+        sender, receiver = rig.guests[:2]
+        frame = [udp_frame(sender, receiver)]
+        greet(rig)
+
+        def add(name: str) -> None:
+            report.add(NANOSECONDS, name, *(measured(rig, frame) for _ in range(rounds)))
+
+        nowhere = (measured(rig, frame, LOOPBACK) for _ in range(rounds))
+        report.add(NANOSECONDS, "a frame of no port", *nowhere)
+        add(NO_TABLES)
+        _install(rig, [])
+        add(none := "a table without flows, so it drops")
+        _install(rig, Table(1, 10).lines("drop"))
+        add(drops := "1 mask, 10 flows that drop")
+        for table in _tables():
+            _say(f"program, {table}")
+            _install(rig, table.lines())
+            add(str(table))
+            _single(report, rig, table, rounds)
+        for name, (lines, options) in _DEEP.items():
+            _install(rig, lines, *options.split())
+            add(name)
+        for name, lines in (
+            ("the whole budget used, by resubmits", rules.endless()),
+            (f"the whole budget used, by tables of {rules.CROWD} masks", rules.crowded()),
+        ):
+            _install(rig, lines)
+            add(name)
+    base = report.median(NANOSECONDS, none)
+    for name in drops, *map(str, _tables()):
+        samples = report.measured[NANOSECONDS][name]
+        report.add(OVER_NONE, name, *(sample - base for sample in samples))
+    report.aim(OVER_NONE, str(Table(1, 10)), "<= 80")
+    report.aim(NANOSECONDS, str(_tables()[2]), "<= 400")
+
+
+def _single(report: Report, rig: OvsRig, table: Table, rounds: int) -> None:
+    """Frames that each meet another flow, beside as many that meet the same."""
+    targets = table.targets()
+    if len(targets) < 100:
+        return
+    sender, receiver = rig.guests[:2]
+    for turn in range(rounds):
+        chosen = random.Random(turn).sample(targets, min(CYCLE, len(targets)))
+        for name, to in ("one flow", [chosen[0]] * len(chosen)), ("each another flow", chosen):
+            frames = list(rules.frames_to(sender, receiver, to))
+            report.add(SINGLE, f"{table}, {name}", measured(rig, frames))
+
+
+def _throughput(report: Report, rounds: int, seconds: float) -> None:
+    with Lab() as lab:
+        rigs = [build(lab, UNMIRRORED) for build in (heliograph, open_vswitch)]
+        for rig in rigs:
+            start_server(lab, rig)
+
+        def contest(name: str, *, stream: bool) -> None:
+            _say(f"throughput, {name}")
+            for _ in range(rounds):
+                for rig in rigs:
+                    burst = small_frames(rig, seconds / 2)
+                    report.add(SMALL, f"{rig}, {name}", burst.per_second)
+                    report.add(LOST, f"{rig}, {name}", burst.lost * 100)
+                    if stream:
+                        gbit = tcp_stream(rig, seconds).gbit
+                        report.add(TCP, f"{rig}, {name}", gbit)
+
+        contest(NO_TABLES, stream=True)
+        for table in _tables():
+            for rig in rigs:
+                _install(rig, table.lines())
+            contest(str(table), stream=table.flows == 10_000)
+        for name, (lines, options) in _DEEP.items():
+            for rig in rigs:
+                _install(rig, lines, *options.split())
+            contest(name, stream=True)
+
+
+def _installing(report: Report, rounds: int) -> None:
+    with Lab() as lab:
+        rigs = [build(lab, UNMIRRORED) for build in (heliograph, open_vswitch)]
+        lines = rules.to_install(INSTALLED)
+        for _ in range(rounds):
+            _say(f"{INSTALLED:,} flows installed")
+            for rig in rigs:
+                for how, options in ("add-flows", ()), ("add-flows --bundle", ("--bundle",)):
+                    report.add(INSTALL, f"{rig}, {how}", _install(rig, lines, *options))
+        for how in "add-flows", "add-flows --bundle":
+            report.aim(INSTALL, f"{rigs[0]}, {how}", "< 2")
+
+
+def _burst(rig: OvsRig, sources: Sequence[int]) -> float:
+    """Frames from these sources once each; how many arrived in a second."""
+    sender, receiver = rig.guests[:2]
+    frames = Frames(list(rules.frames_from(sender, receiver, sources)))
+    greet(rig)
+    before = receiver.received()
+    with sender.namespace.packet_socket(sender.device, 0) as out:
+        start = time.perf_counter()
+        frames.send_once(out)
+        lasted = time.perf_counter() - start
+    time.sleep(SETTLE)
+    return (receiver.received() - before) / lasted
+
+
+def _cliff(report: Report, rounds: int) -> None:
+    """One flow's frames, and the same with a frame of a flow never seen every 100 µs."""
+    with Lab() as lab:
+        rigs = [build(lab, UNMIRRORED) for build in (heliograph, open_vswitch)]
+        fresh = dict.fromkeys(map(str, rigs), 1)  # the first flow that was not seen yet
+        for rig in rigs:
+            _install(rig, rules.pairs(KNOWN))
+        for turn in range(rounds):
+            _say(f"new flows, turn {turn + 1} of {rounds}")
+            for rig in rigs:
+                alone = _burst(rig, [0] * SENT)
+                each = max(round(alone / NEW_PER_SECOND), 1)
+                first = fresh[str(rig)]
+                sources = [0 if n % each else first + n // each for n in range(SENT)]
+                fresh[str(rig)] = max(sources) + 1
+                if fresh[str(rig)] >= KNOWN:
+                    raise RuntimeError(f"{rounds} turns want more than {KNOWN:,} new flows")
+                beside = _burst(rig, sources)
+                report.add(NEW, f"{rig}, one flow", alone)
+                report.add(NEW, f"{rig}, {NEW_PER_SECOND:,} new flows a second", beside)
+                report.add(KEPT, str(rig), beside / alone)
+        report.aim(KEPT, str(rigs[0]), ">= 0.95")
+
+
+def flows(report: Report, rounds: int, seconds: float) -> None:
+    """Flow tables, beside Open vSwitch's."""
+    _program(report, rounds)
+    _throughput(report, rounds, seconds)
+    _installing(report, rounds)
+    _cliff(report, rounds)
