@@ -8,7 +8,10 @@ packets without. set_field, load and move insist in every version.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
+from heliograph.flows.compile_actions import compile_actions, depends_on_match
+from heliograph.flows.compile_match import compile_match
 from heliograph.flows.flow import TABLES
 from heliograph.openflow import actions as a
 from heliograph.openflow.errors import Code, OpenFlowError
@@ -91,6 +94,20 @@ def check_actions(actions: a.Actions, match: Match, table_id: int, version: int)
     walk.check(actions)
     if walk.inconsistent:
         raise OpenFlowError(Code.OFPBAC_MATCH_INCONSISTENT, walk.inconsistent)
+
+
+def check_possible(match: Match, actions: a.Actions) -> None:
+    """Whether the data plane can have the flow: also one that another hides, for now."""
+    compile_match(match)
+    if depends_on_match(actions):
+        compile_actions(actions, match)
+    else:
+        _check_compiles(actions)
+
+
+@lru_cache(maxsize=1024)
+def _check_compiles(actions: a.Actions) -> None:
+    compile_actions(actions)
 
 
 def check_unmatched(actions: a.Actions) -> None:

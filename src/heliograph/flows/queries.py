@@ -69,7 +69,6 @@ def table_stats(tables: Tables, lookups: Lookups) -> TableStatsReply:
                 active=table.flows,
                 lookups=asked,
                 matched=matched,
-                name=f"table{table_id}",
                 max_entries=tables.limits.flows,
             )
 

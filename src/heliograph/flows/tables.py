@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from heliograph.flows import groups
 from heliograph.flows.change import Change, Delta, GroupChange, Progress, Rule, Step, net
-from heliograph.flows.checks import check_flow_mod, check_table
+from heliograph.flows.checks import check_flow_mod, check_possible, check_table
 from heliograph.flows.flow import (
     SECOND,
     TABLES,
@@ -176,6 +176,7 @@ class Tables:
     def _add(self, work: Progress, mod: FlowMod, now: int) -> None:
         table_id = 0 if mod.table_id == ALL_TABLES else mod.table_id
         self._check_groups(mod)
+        check_possible(mod.match, mod.actions)
         table = self.tables[table_id]
         old = table.find(mod.match, mod.priority)
         if old is None:
@@ -214,6 +215,7 @@ class Tables:
             )
 
     def _modify(self, work: Progress, mod: FlowMod, old: Flow, now: int) -> None:
+        check_possible(old.match, mod.actions)
         flow = Flow(
             id=self._take_id(old, mod),
             table_id=old.table_id,

@@ -35,7 +35,7 @@ MANY: a.Actions = (
     a.Group(1),
     a.Resubmit(None, 3),
     a.Exit(),
-    a.WriteActions((a.Output(4),)),
+    a.WriteActions(()),
     a.WriteMetadata(1, 3),
     a.GotoTable(9),
 )

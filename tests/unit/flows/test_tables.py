@@ -32,6 +32,7 @@ from heliograph.openflow.actions import (
     Group,
     Output,
     Port,
+    WriteActions,
 )
 from heliograph.openflow.flows import FlowFlags, FlowMod, FlowRemoved, GroupMod, RemovedReason
 from heliograph.openflow.match import ANYTHING
@@ -248,3 +249,13 @@ def test_changes_take_no_longer_where_many_flows_are() -> None:
     assert len(change.delta.gone) == len(change.delta.rules) == 20_000
     assert added - start < 0.2
     assert end - added < 0.8  # twice that, for the caches of a busy machine
+
+
+def test_what_the_data_plane_cannot_carry_out_is_refused_though_another_flow_hides_it() -> None:
+    tables = Tables()
+    tables.change(mod(match=port(1), priority=9), 0)
+    unable = (WriteActions(ONE),)
+    assert refused(tables, mod(match=port(1), priority=5, actions=unable)) == "OFPBIC_UNSUP_INST"
+    assert refused(tables, mod(MODIFY, actions=unable)) == "OFPBIC_UNSUP_INST"
+    tables.change(mod(DELETE, actions=unable), 0)
+    assert not tables.flows
