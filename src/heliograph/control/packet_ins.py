@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames that the data plane has for controllers become messages to those that want them."""
+"""Frames that the data plane has for controllers become messages to those that want them.
 
+They are sent whole, whatever `max_len` and `miss_send_len` say, for no buffer keeps the rest. Of
+the latter it only matters whether it is zero.
+"""
+
+from dataclasses import replace
 from struct import pack
 
 from heliograph.control.bridge import Bridge
@@ -56,34 +61,27 @@ def deliver(bridge: Bridge, record: Record, captured: bytes) -> None:
         table_id=record.table,
         cookie=flow.cookie if flow else None,
     )
-    if not record.op:
-        for peer in bridge.peers:
-            if peer.subscription.wants_misses():
-                peer.tell_frame(message, peer.subscription.miss_send_len)
+    if record.op:
+        for action in plane.controllers_at(record.op):
+            _by_action(bridge, message, action, flow)
         return
-    for action in plane.controllers_at(record.op):
-        _by_action(bridge, message, action, flow)
+    for peer in bridge.peers:
+        if peer.subscription.wants_misses():
+            peer.tell_frame(replace(message, cookie=0))
 
 
 def _by_action(bridge: Bridge, message: PacketIn, action: Controller, flow: Flow | None) -> None:
-    miss = flow is not None and flow.priority == 0 and flow.match == ANYTHING
+    reason = message.reason
+    if action.extended and reason != PacketInReason.INVALID_TTL:
+        reason = PacketInReason(action.reason)
+    # From 1.3 on so a controller asks for frames that nothing else matches.
+    catches = flow is not None and flow.priority == 0 and flow.match == ANYTHING
+    miss = catches and reason == PacketInReason.ACTION
     for peer in bridge.peers:
         subscription = peer.subscription
         if subscription.controller_id != action.controller_id:
             continue
-        reason = message.reason
-        if reason == PacketInReason.ACTION:
-            # From 1.3 on that is how a controller asks for frames that nothing else matches.
-            asked = miss and subscription.version >= Version.V13
-            reason = PacketInReason.NO_MATCH if asked else PacketInReason(action.reason)
-        if subscription.wants_packet_in(reason):
-            said = PacketIn(
-                data=message.data,
-                total_len=message.total_len,
-                reason=reason,
-                match=message.match,
-                table_id=message.table_id,
-                cookie=message.cookie,
-                userdata=action.userdata,
-            )
-            peer.tell_frame(said, action.max_len)
+        missed = miss and subscription.version >= Version.V13
+        told = PacketInReason.NO_MATCH if missed else reason
+        if subscription.wants_packet_in(told):
+            peer.tell_frame(replace(message, reason=told, userdata=action.userdata))

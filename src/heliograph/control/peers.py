@@ -5,11 +5,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from heliograph.control.subscriptions import Kind, Subscription
+from heliograph.control.subscriptions import Subscription
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import FlowRemoved, PacketIn
 from heliograph.openflow.message import Message
-from heliograph.openflow.messages import PortStatus, Role, RoleRequest, Version
+from heliograph.openflow.messages import PortStatus, Role, RoleRequest, RoleStatus, Version
 
 _AT_ONCE = 200  # messages, before others have their turn
 _HALF = 1 << 63
@@ -23,8 +23,8 @@ class Peer(Protocol):
     def tell(self, message: Message) -> None:
         """Send it unasked."""
 
-    def tell_frame(self, message: PacketIn, max_len: int) -> None:
-        """Send it, cut to `max_len`, unless there are too many of them."""
+    def tell_frame(self, message: PacketIn) -> None:
+        """Send it, unless there are too many of them."""
 
 
 class Peers:
@@ -53,10 +53,14 @@ class Peers:
             self._advance(request.generation_id)
         if request.role == Role.PRIMARY:
             for other in self._peers:
-                of_ours = other.subscription
-                if of_ours.kind == Kind.PRIMARY and of_ours.role == Role.PRIMARY:
-                    of_ours.role = Role.SECONDARY
+                if other is not peer and other.subscription.role == Role.PRIMARY:
+                    self._demote(other)
         peer.subscription.role = request.role
+
+    def _demote(self, peer: Peer) -> None:
+        peer.subscription.role = Role.SECONDARY
+        if peer.subscription.version >= Version.V14:
+            peer.tell(RoleStatus(Role.SECONDARY, generation_id=self._generation))
 
     def _advance(self, generation: int) -> None:
         last = self._generation

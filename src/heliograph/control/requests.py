@@ -9,7 +9,7 @@ from heliograph import __version__
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel
 from heliograph.control.pace import Bucket
-from heliograph.control.subscriptions import Subscription
+from heliograph.control.subscriptions import Subscription, check_config
 from heliograph.flows import queries
 from heliograph.flows.bundles import Bundles
 from heliograph.flows.flow import TABLES
@@ -31,14 +31,14 @@ _CAPABILITIES = (
 )
 _ACTIONS10 = 0x7FF  # all of 1.0 but enqueue
 _MOST_PORTS10 = 1364  # that fit into one message
-_INVALID_TTL = 4  # a flag of SET_CONFIG
+_FRAGMENTS, _INVALID_TTL = 3, 4  # flags of SET_CONFIG
 _ALL_QUEUES = 0xFFFF_FFFF
 _ALL_METERS = 0xFFFF_FFFF
-_METER_DELETE = 2
+_METER_ADD, _METER_DELETE = 0, 2
 _GROUP_TYPES = 0xF
 _GROUP_CAPABILITIES = 0x7  # weights, liveness, chains
-# As OFPAT numbers: output, tags, TTL, groups, set_field.
-_GROUP_ACTIONS = 1 << 0 | 1 << 17 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 25
+# As later versions number them: output, tags, TTL, groups, set_field.
+_ACTIONS13 = 1 << 0 | 1 << 17 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 24 | 1 << 25
 
 
 class Conversation:
@@ -69,12 +69,12 @@ class Conversation:
         for part in stream(message, self.version):
             self.channel.post(part)
 
-    def tell_frame(self, message: f.PacketIn, max_len: int) -> None:
-        """Send it, cut to `max_len`, unless there are too many of them."""
+    def tell_frame(self, message: f.PacketIn) -> None:
+        """Send it, unless there are too many of them."""
         if not self._paces[message.reason == f.PacketInReason.NO_MATCH].take():
             self.channel.left_out += 1
             return
-        message = replace(message, data=message.data[:max_len], format=self.packet_in_format)
+        message = replace(message, format=self.packet_in_format)
         for part in stream(message, self.version):
             self.channel.post(part, droppable=True)
 
@@ -85,8 +85,10 @@ async def answer(conversation: Conversation, message: Message) -> Message | None
     if handler is None:
         raise OpenFlowError(Code.OFPBRC_BAD_TYPE, f"{type(message).__name__} to a switch")
     if type(message) in _CHANGES and conversation.subscription.role == m.Role.SECONDARY:
+        early = conversation.version == m.Version.V10
         raise OpenFlowError(
-            Code.OFPBRC_IS_SECONDARY, f"{type(message).__name__} of a secondary controller"
+            Code.OFPBRC_EPERM if early else Code.OFPBRC_IS_SECONDARY,
+            f"{type(message).__name__} of a secondary controller",
         )
     reply: Message | None = await handler(conversation, message)
     return reply
@@ -97,10 +99,6 @@ async def answer(conversation: Conversation, message: Message) -> Message | None
 
 async def _ignore(_c: Conversation, _message: m.EchoReply) -> None:
     return None
-
-
-async def _echo(_c: Conversation, message: m.EchoRequest) -> Message:
-    return m.EchoReply(message.data)
 
 
 async def _barrier(_c: Conversation, _message: m.BarrierRequest) -> Message:
@@ -126,7 +124,10 @@ async def _get_config(c: Conversation, _message: m.GetConfigRequest) -> Message:
 
 async def _set_config(c: Conversation, message: m.SetConfig) -> None:
     # Fragments are never dropped nor put together: who asks for that is told so by GET_CONFIG.
-    if c.version < m.Version.V13:
+    early = c.version < m.Version.V13
+    if message.flags & ~(_FRAGMENTS | _INVALID_TTL * early):
+        raise OpenFlowError(Code.OFPSCFC_BAD_FLAGS, f"flags {message.flags:#x}")
+    if early:
         c.subscription.set_invalid_ttl(bool(message.flags & _INVALID_TTL))
     c.subscription.miss_send_len = message.miss_send_len
     c.bridge.follow_misses()
@@ -139,6 +140,7 @@ async def _role(c: Conversation, message: m.RoleRequest) -> Message:
 
 
 async def _set_async(c: Conversation, message: m.SetAsync) -> None:
+    check_config(message.config, c.version)
     c.subscription.config = message.config
     c.bridge.follow_misses()
 
@@ -179,16 +181,19 @@ async def _port_mod(c: Conversation, message: m.PortMod) -> None:
     await c.bridge.modify_port(message, c)
 
 
-async def _table_mod(_c: Conversation, message: m.TableMod) -> None:
+async def _table_mod(c: Conversation, message: m.TableMod) -> None:
     if message.table_id >= TABLES and message.table_id != 0xFF:
         raise OpenFlowError(Code.OFPTMFC_BAD_TABLE, f"table {message.table_id} of {TABLES}")
-    if message.config:
+    # In 1.3 there is nothing to configure, but bits that earlier versions had.
+    if message.config and c.version >= m.Version.V14:
         raise OpenFlowError(Code.OFPTMFC_BAD_CONFIG, "no flow is ever evicted to make room")
 
 
 async def _meter_mod(_c: Conversation, message: m.MeterMod) -> None:
     if message.command != _METER_DELETE:
-        raise OpenFlowError(Code.OFPMMFC_INVALID_METER, f"meter {message.meter_id}: no meters")
+        add = message.command == _METER_ADD
+        code = Code.OFPMMFC_INVALID_METER if add else Code.OFPMMFC_UNKNOWN_METER
+        raise OpenFlowError(code, f"meter {message.meter_id}: there are no meters")
 
 
 async def _bundle_add(c: Conversation, message: m.BundleAdd) -> None:
@@ -230,7 +235,7 @@ async def _table_features(c: Conversation, message: m.TableFeaturesRequest) -> M
         raise OpenFlowError(Code.OFPTFFC_EPERM, "features of tables cannot be changed")
     most = c.bridge.tables.limits.flows
     return m.TableFeaturesReply(
-        m.TableFeatures(table_id=n, name=f"table{n}", max_entries=most) for n in range(TABLES)
+        m.TableFeatures(table_id=n, name="", max_entries=most) for n in range(TABLES)
     )
 
 
@@ -260,6 +265,8 @@ async def _queue_stats(c: Conversation, message: m.QueueStatsRequest) -> Message
 
 
 async def _queue_config(c: Conversation, message: m.QueueConfigRequest) -> Message:
+    if message.port == Port.NONE and c.version == m.Version.V10:
+        raise OpenFlowError(Code.OFPQOFC_BAD_PORT, "no port asked for")
     _check_queue_port(c.bridge, message.port)
     return m.QueueConfigReply(message.port)
 
@@ -275,11 +282,12 @@ async def _group_descs(c: Conversation, message: f.GroupDescRequest) -> Message:
 
 async def _group_features(c: Conversation, _message: f.GroupFeaturesRequest) -> Message:
     most = c.bridge.tables.limits.groups
+    bits = _ACTIONS10 if c.version == m.Version.V10 else _ACTIONS13
     return f.GroupFeaturesReply(
         types=_GROUP_TYPES,
         capabilities=_GROUP_CAPABILITIES,
         max_groups=(most, most, most, most),
-        actions=(_GROUP_ACTIONS, _GROUP_ACTIONS, _GROUP_ACTIONS, _GROUP_ACTIONS),
+        actions=(bits, bits, bits, bits),
     )
 
 
@@ -306,7 +314,6 @@ _CHANGES: Mapping[type[Any], Callable[[Conversation, Any], Awaitable[Message | N
 _HANDLERS: Mapping[type[Any], Callable[[Conversation, Any], Awaitable[Message | None]]] = {
     **_CHANGES,
     m.EchoReply: _ignore,
-    m.EchoRequest: _echo,
     m.BarrierRequest: _barrier,
     m.FeaturesRequest: _features,
     m.GetConfigRequest: _get_config,

@@ -94,14 +94,12 @@ class Session:
 
     async def _converse(self, conversation: Conversation) -> None:
         while (frame := await self._next(conversation)) is not None:
-            if frame.version != conversation.version and frame.type not in _OF_ANY_VERSION:
-                error = OpenFlowError(
-                    Code.OFPBRC_BAD_VERSION,
-                    f"version {frame.version:#x}, but {conversation.version:#x} was agreed on",
-                )
-                await self._channel.send(refuse(error, frame, conversation.version))
-                raise ChannelError(str(error))
+            if frame.type == _ECHO_REQUEST:
+                # Of any version, even of one that nobody speaks.
+                await self._channel.send(bytes((frame.version, _ECHO_REPLY)) + frame.data[2:])
+                continue
             try:
+                self._check_version(frame, conversation.version)
                 message = decode(frame, table_ids=conversation.table_ids)
                 reply = await answer(conversation, message)
             except OpenFlowError as error:
@@ -110,6 +108,13 @@ class Session:
             if reply is not None:
                 for part in stream(reply, conversation.version, frame.xid):
                     await self._channel.send(part)
+
+    def _check_version(self, frame: Frame, agreed: int) -> None:
+        if frame.version != agreed and frame.type not in _OF_ANY_VERSION:
+            raise OpenFlowError(
+                Code.OFPBRC_BAD_VERSION,
+                f"version {frame.version:#x}, but {agreed:#x} was agreed on",
+            )
 
     async def _refuse(self, error: OpenFlowError, frame: Frame, version: int) -> None:
         log.info("bridge %s: refused %s: %s", self.bridge.wanted.name, self.name, error)

@@ -4,14 +4,17 @@
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import PacketInReason
 from heliograph.openflow.messages import AsyncConfig, Role, Version
 
 DEFAULT_MISS_SEND_LEN = 128
 _EVERY_PORT_REASON = 0x7
-_PACKET_INS = 0x3F & ~(1 << PacketInReason.INVALID_TTL)
+_INVALID_TTL = 1 << PacketInReason.INVALID_TTL
+# Reasons that versions know; from 1.4 on all six of both kinds.
+_PACKET_INS = {Version.V10: 0x7, Version.V13: 0x7}
 _REMOVED = {Version.V10: 0x7, Version.V13: 0xF}
-_EVERY_REMOVED = 0x3F
+_SIX = 0x3F
 _NOTHING = AsyncConfig(packet_in=(0, 0), port_status=(0, 0), flow_removed=(0, 0))
 
 
@@ -23,12 +26,21 @@ class Kind(Enum):
 
 
 def default_config(version: int) -> AsyncConfig:
-    removed = _REMOVED.get(Version(version), _EVERY_REMOVED)
+    packet_ins = _PACKET_INS.get(Version(version), _SIX)
+    removed = _REMOVED.get(Version(version), _SIX)
     return AsyncConfig(
-        packet_in=(_PACKET_INS, 0),
+        packet_in=(packet_ins & ~_INVALID_TTL, 0),
         port_status=(_EVERY_PORT_REASON, _EVERY_PORT_REASON),
         flow_removed=(removed, 0),
     )
+
+
+def check_config(config: AsyncConfig, version: int) -> None:
+    """Raises OpenFlowError for reasons that there are not; before 1.4 they were ignored."""
+    several = (*config.packet_in, _SIX), (*config.flow_removed, _SIX)
+    for first, second, known in (*several, (*config.port_status, _EVERY_PORT_REASON)):
+        if version >= Version.V14 and (first | second) & ~known:
+            raise OpenFlowError(Code.OFPACFC_INVALID, f"reasons {first:#x} and {second:#x}")
 
 
 @dataclass(slots=True)
@@ -57,6 +69,8 @@ class Subscription:
         return self._wants(self.config.flow_removed, reason)
 
     def wants_packet_in(self, reason: int) -> bool:
+        if self.version < Version.V14 and reason > PacketInReason.INVALID_TTL:
+            reason = PacketInReason.ACTION  # the later ones are kinds of it
         return self._wants(self.config.packet_in, reason)
 
     def wants_misses(self) -> bool:
@@ -69,10 +83,9 @@ class Subscription:
 
     def set_invalid_ttl(self, wanted: bool) -> None:
         """As 1.0 asks for them, with SET_CONFIG."""
-        bit = 1 << PacketInReason.INVALID_TTL
         first, second = self.config.packet_in
         self.config = AsyncConfig(
-            packet_in=(first | bit if wanted else first & ~bit, second),
+            packet_in=(first & ~_INVALID_TTL | _INVALID_TTL * wanted, second),
             port_status=self.config.port_status,
             flow_removed=self.config.flow_removed,
         )
