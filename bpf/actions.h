@@ -53,14 +53,16 @@ INLINE void set_vlan(struct flow *flow, const struct op *op)
 
 INLINE void push_vlan(struct flow *flow, u32 tpid)
 {
-	struct tags tags = tags_of(flow->key);
+	struct tags tags;
+	get_tags(flow->key, &tags);
 	push_tag(&tags, tpid, 0); /* of VLAN 0, as in Open vSwitch */
 	put_tags(flow->key, &tags);
 }
 
 INLINE void pop_vlan(struct flow *flow)
 {
-	struct tags tags = tags_of(flow->key);
+	struct tags tags;
+	get_tags(flow->key, &tags);
 	pop_tag(&tags);
 	put_tags(flow->key, &tags);
 }
@@ -85,16 +87,14 @@ INLINE void order_output(struct __sk_buff *skb, const struct snapshot *bridge, s
 	u32 number = port_of(bridge, ofport);
 	if (number >= MAX_PORTS)
 		return;
-	struct tags tags = tags_of(frame->flow.key);
-	frame->order = (struct order){
-	    .port = number,
-	    .mirror = NO_MIRROR,
-	    .snaplen = limit,
-	    .annotation = annotation(&tags, 0),
-	    .last = !limit,
-	    .as_is = 1,
-	    .tags = tags,
-	};
+	struct order *order = &frame->order;
+	get_tags(frame->flow.key, &order->tags);
+	order->port = number;
+	order->mirror = NO_MIRROR;
+	order->snaplen = limit;
+	order->annotation = annotation(&order->tags, 0);
+	order->last = !limit;
+	order->as_is = 1;
 	output(skb, bridge, frame, mode);
 }
 
@@ -104,13 +104,12 @@ INLINE void order_flood(const struct snapshot *bridge, struct frame *frame, u32 
 	frame->port = port_of(bridge, frame->flow.key[KEY_PORT] >> 32);
 	if (!level)
 		return;
-	struct tags tags = tags_of(frame->flow.key);
-	*level = (struct level){
-	    .flood = flood,
-	    .mirror = NO_MIRROR,
-	    .annotation = annotation(&tags, 0),
-	    .tags = tags,
-	};
+	get_tags(frame->flow.key, &level->tags);
+	level->flood = flood;
+	level->next = 0;
+	level->mirror = NO_MIRROR;
+	level->snaplen = 0;
+	level->annotation = annotation(&level->tags, 0);
 }
 
 /* NORMAL knows the frame as its port's VLAN mode has it (rules 58, 76). */
@@ -122,7 +121,7 @@ INLINE u32 act_normal(struct __sk_buff *skb, const struct snapshot *bridge, stru
 	if (number >= MAX_PORTS)
 		return DROP_NO_PORT;
 	frame->port = number;
-	frame->tags = tags_of(flow->key);
+	get_tags(flow->key, &frame->tags);
 	if (frame->tags.number == 1 && !frame->tags.tci[0])
 		frame->tags.number = 0; /* no VLAN and no priority is no tag */
 	if (!inward(bridge, &bridge->ports[number], number, &frame->tags))
@@ -154,13 +153,19 @@ INLINE struct detour *push_detour(struct frame *frame, u32 kind)
 	return detour;
 }
 
+INLINE void set_in_port(struct flow *flow, u32 ofport)
+{
+	flow->key[KEY_PORT] = (flow->key[KEY_PORT] & 0xffffffff) | (u64)(ofport & 0xffff) << 32;
+}
+
+/* The port that it names is for the look-up only, not for what is found. */
 INLINE void resubmit(struct frame *frame, const struct op *op)
 {
 	struct flow *flow = &frame->flow;
 	if (!push_detour(frame, RESUBMIT))
 		return;
 	if (op->a != SAME_PORT)
-		flow->key[KEY_PORT] = (flow->key[KEY_PORT] & 0xffffffff) | (u64)op->a << 32;
+		set_in_port(flow, op->a);
 	begin_lookup(frame, op->b == SAME_TABLE ? flow->table : op->b, 1);
 }
 
@@ -172,7 +177,7 @@ INLINE void begin_clone(struct frame *frame, struct op *op)
 		flow->budget = op->a ? 0 : flow->budget;
 		return;
 	}
-	struct detour *detour = push_detour(frame, CLONE);
+	struct detour *detour = push_detour(frame, op->flags & OP_BUCKET ? BUCKET : CLONE);
 	if (!detour)
 		return;
 	__sync_fetch_and_add(&op->value, (u64)frame->packets);
@@ -223,15 +228,13 @@ INLINE int end_list(struct frame *frame)
 	flow->rule = detour->rule;
 	flow->table = detour->table;
 	u32 saved = flow->saved - 1;
-	if (detour->kind == CLONE && saved < MAX_SAVES) {
+	if (detour->kind >= CLONE && saved < MAX_SAVES) {
 		flow->saved = saved;
-		flow->leaving = 0;
 		flow->changed = 1;
 		copy_key(flow->key, flow->saves[saved]);
-	} else if (detour->kind == RESUBMIT) {
-		flow->key[KEY_PORT] = (flow->key[KEY_PORT] & 0xffffffff) | (u64)detour->in_port
-		                                                               << 32;
 	}
+	if (detour->kind == BUCKET)
+		flow->leaving = 0;
 	if (flow->leaving)
 		flow->pc = flow->end;
 	return 1;

@@ -4,8 +4,6 @@
 #pragma once
 #include "key.h"
 
-enum { MASKS_AT_ONCE = 8 };
-
 INLINE void *store_of(u32 bridge)
 {
 	return bpf_map_lookup_elem(&flow_stores, &bridge);
@@ -13,7 +11,12 @@ INLINE void *store_of(u32 bridge)
 
 INLINE void *cell_of(void *store, u32 number)
 {
-	return bpf_map_lookup_elem(store, &number);
+	u32 key = number / BLOCK_CELLS;
+	struct block *block = bpf_map_lookup_elem(store, &key);
+	if (!block)
+		return 0;
+	HOLD(block); /* or the compiler adds before it checks */
+	return &block->cells[number % BLOCK_CELLS];
 }
 
 /* The frame's look at a bridge's tables: one version of them, however often it looks. */
@@ -50,6 +53,11 @@ INLINE void begin_lookup(struct frame *frame, u32 table, u32 quiet)
 	flow->masks = masks >> 32;
 	flow->buckets = buckets;
 	flow->bucket_mask = buckets >> 32;
+	/* As in Open vSwitch: no fragment has ports, also not the first (its default "normal" of
+	 * set-frags). */
+	flow->ports = flow->key[KEY_L4];
+	if (flow->key[KEY_ETH_DST] & FRAGMENT_ANY)
+		flow->key[KEY_L4] &= 0xffffffff;
 }
 
 INLINE u64 mix(u64 hash, u64 word)
@@ -79,9 +87,39 @@ INLINE int matches(const struct flow *flow, const struct store_mask *mask,
 	return 1;
 }
 
-/* Looks for a rule with this mask. */
-INLINE void try_mask(void *store, struct flow *flow, const struct store_mask *mask)
+/* Takes a rule that matches if none was better before; returns whether it matches. */
+INLINE int consider(void *store, struct flow *flow, const struct store_mask *mask, u32 number)
 {
+	const struct store_rule *rule = cell_of(store, number);
+	if (!number || !rule || !matches(flow, mask, rule))
+		return 0;
+	if (!flow->best || rule->priority > flow->best_priority) {
+		flow->best = number;
+		flow->best_priority = rule->priority;
+	}
+	return 1; /* no other that this frame sees has the same mask and words */
+}
+
+/* The bucket's first rule with this print was another one. */
+FUNCTION int consider_others(struct frame *frame, const struct store_mask *mask, u32 number,
+                             u32 print)
+{
+	void *store = frame ? store_of(frame->bridge) : 0;
+	const struct store_bucket *bucket = store ? cell_of(store, number) : 0;
+	if (!frame || !mask || !bucket)
+		return 0;
+	for (u32 i = 0; i < BUCKET_RULES; i++) {
+		if (bucket->prints[i] == print &&
+		    consider(store, &frame->flow, mask, bucket->rules[i]))
+			return 1;
+	}
+	return 0;
+}
+
+/* Looks for a rule with this mask. */
+INLINE void try_mask(void *store, struct frame *frame, const struct store_mask *mask)
+{
+	struct flow *flow = &frame->flow;
 	u64 hash = (u64)flow->seed << 32 | mask->id;
 	for (u32 i = 0; i < MAX_MASK_WORDS; i++) {
 		if (i >= mask->count)
@@ -91,27 +129,23 @@ INLINE void try_mask(void *store, struct flow *flow, const struct store_mask *ma
 		hash = mix(hash, word);
 	}
 	hash = finish(hash);
-	u32 print = (u32)hash ?: 1;
-	const struct store_bucket *bucket =
-	    cell_of(store, flow->buckets + (hash >> 32 & flow->bucket_mask));
-	if (!bucket)
+	u32 print = (u32)hash ?: 1, number = flow->buckets + (hash >> 32 & flow->bucket_mask);
+	const struct store_bucket *bucket = cell_of(store, number);
+	if (!bucket || !(bucket->signature >> (print & 63) & 1))
 		return;
 	for (u32 i = 0; i < BUCKET_RULES; i++) {
 		if (bucket->prints[i] != print)
 			continue;
-		u32 number = bucket->rules[i];
-		const struct store_rule *rule = cell_of(store, number);
-		if (!number || !rule || !matches(flow, mask, rule))
-			continue;
-		if (!flow->best || rule->priority > flow->best_priority) {
-			flow->best = number;
-			flow->best_priority = rule->priority;
-		}
-		return; /* no other that this frame sees has the same mask and words */
+		flow->candidate = bucket->rules[i];
+		break;
 	}
+	u32 candidate = flow->candidate;
+	flow->candidate = NO_RULE;
+	if (candidate && !consider(store, flow, mask, candidate))
+		consider_others(frame, mask, number, print);
 }
 
-/* Tries some masks; returns whether the look-up is over. */
+/* Tries the masks of one block; returns whether the look-up is over. */
 FUNCTION int look_up(struct frame *frame)
 {
 	if (!frame)
@@ -120,18 +154,24 @@ FUNCTION int look_up(struct frame *frame)
 	void *store = store_of(frame->bridge);
 	if (!store)
 		return 1;
-	for (u32 i = 0; i < MASKS_AT_ONCE; i++) {
-		if (!flow->masks || !flow->budget)
+	u32 next = flow->next_mask, key = next / BLOCK_CELLS, left = flow->masks;
+	const struct block *block = bpf_map_lookup_elem(store, &key);
+	if (!block)
+		return 1;
+	for (u32 i = 0; i < BLOCK_CELLS; i++) {
+		if (i < next % BLOCK_CELLS)
+			continue;
+		const struct store_mask *mask = (void *)&block->cells[i];
+		if (!left || !flow->budget || (flow->best && flow->best_priority >= mask->priority))
 			return 1;
-		flow->masks--;
-		const struct store_mask *mask = cell_of(store, flow->next_mask++);
-		if (!mask || (flow->best && flow->best_priority >= mask->priority))
-			return 1;
+		left--;
 		flow->budget--;
 		if ((flow->key[mask->skip_word & (KEY_SPACE - 1)] & mask->skip_mask) ==
 		    mask->skip_value)
-			try_mask(store, flow, mask);
+			try_mask(store, frame, mask);
 	}
+	flow->next_mask = (key + 1) * BLOCK_CELLS;
+	flow->masks = left;
 	return 0;
 }
 

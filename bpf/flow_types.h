@@ -15,7 +15,8 @@
 enum flow_limits {
 	MAX_TABLES = 64,
 	MAX_MASK_WORDS = 10, /* words of the key that one flow may look at */
-	BUCKET_RULES = 16,
+	BLOCK_CELLS = 8,
+	BUCKET_RULES = 15,
 	CELL_OPS = 4,
 	FLOW_BUDGET = 4096,  /* masks tried and ops done for one frame */
 	MAX_RESUBMITS = 64,  /* in one another, of clones, groups and resubmits */
@@ -51,6 +52,11 @@ enum key_word {
 
 struct cell {
 	u64 words[16];
+};
+
+/* The map's value: a call of the kernel for each of the cells would cost more than the rest. */
+struct block {
+	struct cell cells[BLOCK_CELLS];
 };
 
 struct store_header {
@@ -91,6 +97,7 @@ struct store_mask {
 
 /* Where rules are by their hash; a rule's place is 0 where there is none. */
 struct store_bucket {
+	u64 signature; /* bit (print & 63) is set for each print that is here */
 	u32 prints[BUCKET_RULES];
 	u32 rules[BUCKET_RULES];
 };
@@ -140,7 +147,7 @@ enum op_code {
 	OP_GROUP,      /* a: cell */
 	OP_CHOOSE,     /* skips `b` ops unless the frame's hash is below `a` */
 	OP_RETURN,     /* ends this list */
-	OP_EXIT,       /* ends all lists up to a clone or bucket */
+	OP_EXIT,       /* ends all lists up to a bucket */
 	OP_CODES,
 };
 
@@ -165,6 +172,7 @@ enum op_need {
 
 enum op_flags {
 	OP_CLEARS = 1, /* the set of mirrors that are done (rules 26 to 28) */
+	OP_BUCKET = 2, /* this OP_CLONE is a group's bucket: an exit in it ends no more than it */
 };
 
 struct op {

@@ -11,7 +11,7 @@ INLINE void begin_flows(struct __sk_buff *skb, const struct snapshot *bridge, st
 	const struct port *port = &bridge->ports[frame->entry & (MAX_PORTS - 1)];
 	if (!flow->ready)
 		parse_key(skb, frame);
-	flow->key[KEY_PORT] = (flow->key[KEY_PORT] & 0xffffffff) | (u64)port->ofport << 32;
+	set_in_port(flow, port->ofport);
 	for (u32 i = KEY_METADATA; i < KEY_ND_TARGET; i++)
 		flow->key[i] = 0;
 	flow->rule = NO_RULE;
@@ -34,6 +34,9 @@ INLINE void decide(struct __sk_buff *skb, const struct snapshot *bridge, struct 
 	if (mode == RECORD)
 		record_step(EVENT_FLOW, flow->table, flow->best);
 	frame->stage = RUNNING;
+	flow->key[KEY_L4] = flow->ports;
+	if (flow->quiet)
+		set_in_port(flow, flow->detours[(flow->depth - 1) & (MAX_RESUBMITS - 1)].in_port);
 	if (rule) {
 		flow->rule = flow->best;
 		flow->pc = rule->ops;

@@ -69,7 +69,7 @@ struct hunt {
 };
 
 /* Where to go on after a resubmit, a group or a clone. */
-enum detour_kind { RESUBMIT, GROUP, CLONE };
+enum detour_kind { RESUBMIT, GROUP, CLONE, BUCKET };
 
 struct detour {
 	u32 pc;
@@ -95,7 +95,8 @@ struct flow {
 	u32 changed;         /* and may differ from the bytes */
 	u32 network;         /* offset of the network header, and of what it carries; 0: none */
 	u32 transport;
-	u32 routed; /* a routing header hides the final destination from the checksum */
+	u32 packet_end; /* of the network packet */
+	u32 routed;     /* a routing header hides the final destination from the checksum */
 	u32 budget;
 	u32 version; /* of the store, for this frame in this bridge */
 	u32 seed;
@@ -105,6 +106,8 @@ struct flow {
 	u32 masks;     /* still to be tried */
 	u32 best;      /* rule found so far */
 	u32 best_priority;
+	u64 ports;     /* of a first fragment: look-ups do not see them */
+	u32 candidate; /* to be compared in full */
 	u32 table;
 	u32 quiet; /* not to find anything is no miss */
 	u32 rule;  /* cell of the one whose ops run */

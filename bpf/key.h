@@ -71,20 +71,16 @@ INLINE u32 carries(const struct flow *flow, u32 proto)
 }
 
 /* Its tags as they are now. */
-INLINE struct tags tags_of(const u64 *key)
+INLINE void get_tags(const u64 *key, struct tags *tags)
 {
-	struct tags tags = {};
 	u64 types = key[KEY_TAGS];
-	u32 tci = key[KEY_PORT] & 0xffff;
-	if (!(tci & TAG_PRESENT))
-		return tags;
-	tags.number = types & 0xffff00000000 ? 2 : 1;
-	tags.priority = tci & 0xe000;
-	tags.tpid[0] = types >> 48 ?: 0x8100;
-	tags.tci[0] = tci & 0xefff;
-	tags.tpid[1] = types >> 32;
-	tags.tci[1] = types >> 16;
-	return tags;
+	u32 tci = key[KEY_PORT] & 0xffff, tagged = tci & TAG_PRESENT;
+	tags->number = !tagged ? 0 : types & 0xffff00000000 ? 2 : 1;
+	tags->priority = tagged ? tci & 0xe000 : 0;
+	tags->tpid[0] = types >> 48 ?: 0x8100;
+	tags->tci[0] = tci & 0xefff;
+	tags->tpid[1] = types >> 32;
+	tags->tci[1] = types >> 16;
 }
 
 INLINE void put_tags(u64 *key, const struct tags *tags)
@@ -156,8 +152,12 @@ INLINE void parse_icmpv6(struct flow *flow, u32 at, u32 end)
 		parse_options(flow, at + 24, end);
 }
 
-INLINE void parse_transport(struct flow *flow, u32 at, u32 end, u32 proto)
+/* Where parse_ipv4() or parse_ipv6() has found it. */
+INLINE void parse_transport(struct flow *flow)
 {
+	u32 at = *(volatile u32 *)&flow->transport, end = flow->packet_end,
+	    proto = proto_of(flow->key);
+	flow->transport = 0;
 	u32 bytes = proto == PROTO_TCP ? 20 : proto == PROTO_SCTP ? 12 : 8;
 	u32 icmp = proto == PROTO_ICMPV6 || proto == PROTO_ICMP;
 	if (!icmp && proto != PROTO_TCP && proto != PROTO_UDP && proto != PROTO_SCTP)
@@ -170,8 +170,12 @@ INLINE void parse_transport(struct flow *flow, u32 at, u32 end, u32 proto)
 		flow->key[KEY_L4] = (ports >> 24) << 48 | (ports >> 16 & 0xff) << 32;
 	else
 		flow->key[KEY_L4] = ports << 32;
-	if (proto == PROTO_TCP)
-		flow->key[KEY_L4] |= (head16(flow, at + 12) & 0x0fff) << 16;
+	if (proto == PROTO_TCP) {
+		u32 word = head16(flow, at + 12), header = (word >> 12) * 4;
+		flow->key[KEY_L4] |= (word & 0x0fff) << 16;
+		if (header < 20 || at + header > end)
+			flow->transport = 0; /* it is not to be relied on */
+	}
 	if (proto == PROTO_ICMPV6)
 		parse_icmpv6(flow, at, end);
 }
@@ -193,8 +197,8 @@ INLINE void parse_ipv4(struct flow *flow, u32 at, u32 end)
 	key[KEY_ETH_SRC] |=
 	    flow->head[(at + 1) & (HEAD_BYTES - 1)] << 8 | flow->head[(at + 8) & (HEAD_BYTES - 1)];
 	key[KEY_IPV4] = head64(flow, at + 12);
-	if (!(kind & FRAGMENT_LATER))
-		parse_transport(flow, at + header, at + total, proto);
+	flow->transport = kind & FRAGMENT_LATER ? 0 : at + header;
+	flow->packet_end = at + total;
 }
 
 /* Goes through extension headers (RFC 8200); what is behind HEAD_BYTES is not seen. */
@@ -208,8 +212,13 @@ INLINE void parse_ipv6(struct flow *flow, u32 at, u32 end)
 		return;
 	end = at + total;
 	flow->network = at;
-	u32 proto = flow->head[(at + 6) & (HEAD_BYTES - 1)], next = at + 40;
+	u32 proto = flow->head[(at + 6) & (HEAD_BYTES - 1)];
+	/* In memory of which the verifier knows nothing, or it follows each number of headers to
+	 * the end. */
+	volatile u32 *place = &flow->transport;
+	*place = at + 40;
 	for (int i = 0; i < 8; i++) {
+		u32 next = *place;
 		if (proto != 0 && proto != 43 && proto != 60 && proto != 51 && proto != 44)
 			break;
 		if (!at_hand(next, 8, end)) {
@@ -222,9 +231,10 @@ INLINE void parse_ipv6(struct flow *flow, u32 at, u32 end)
 			kind = FRAGMENT_ANY | (offset ? FRAGMENT_LATER : 0);
 			if (offset)
 				break;
-			next += 8;
+			*place = next + 8;
 		} else {
-			next += proto == 51 ? ((word & 0xff) + 2) * 4 : ((word & 0xff) + 1) * 8;
+			*place = next +
+			         (proto == 51 ? ((word & 0xff) + 2) * 4 : ((word & 0xff) + 1) * 8);
 			flow->routed |= proto == 43;
 		}
 		proto = word >> 8;
@@ -234,8 +244,9 @@ INLINE void parse_ipv6(struct flow *flow, u32 at, u32 end)
 	key[KEY_LABEL] = (u64)(first & 0xfffff) << 32;
 	for (u32 i = 0; i < 4; i++)
 		key[KEY_IPV6_SRC + i] = head64(flow, at + 8 + i * 8);
-	if (!(kind & FRAGMENT_LATER))
-		parse_transport(flow, next, end, proto);
+	if (kind & FRAGMENT_LATER)
+		*place = 0;
+	flow->packet_end = end;
 }
 
 /* Reads the key of a frame whose tags parse() has found. */
@@ -262,7 +273,7 @@ FUNCTION int parse_key(struct __sk_buff *skb, struct frame *frame)
 	u32 at = 14 + 4 * ((frame->raw.number - beside) & 3);
 	u32 type = head16(flow, at - 2);
 	if (type < 0x600) {
-		/* SNAP (RFC 1042) has a type again, and nothing behind it is looked at. */
+		/* SNAP (RFC 1042) has a type again. */
 		u64 snap = head64(flow, at);
 		u32 inner = snap & 0xffff;
 		type = TYPE_NONE;
@@ -280,6 +291,8 @@ FUNCTION int parse_key(struct __sk_buff *skb, struct frame *frame)
 		parse_ipv6(flow, at, end);
 	else if (type == TYPE_ARP || type == TYPE_RARP)
 		parse_arp(flow, at, end);
+	if (flow->transport)
+		parse_transport(flow);
 	copy_key(flow->base, key);
 	return 0;
 }

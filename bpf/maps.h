@@ -58,7 +58,7 @@ struct flow_store {
 	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 	__type(key, u32);
-	__type(value, struct cell);
+	__type(value, struct block);
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

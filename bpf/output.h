@@ -124,7 +124,8 @@ FUNCTION int flush(struct __sk_buff *skb, struct frame *frame)
 /* Keeps the order back: if no other output follows, it costs no clone. */
 INLINE void wait(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 mark, u32 how)
 {
-	flush(skb, frame);
+	if (frame->departs)
+		flush(skb, frame);
 	frame->departure = frame->order;
 	frame->departure_ifindex = ifindex;
 	frame->departure_mark = mark;

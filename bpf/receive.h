@@ -34,6 +34,7 @@ INLINE void begin(struct __sk_buff *skb, struct frame *frame)
 	frame->flow.ready = 0;
 	frame->flow.changed = 0;
 	frame->flow.budget = FLOW_BUDGET;
+	frame->flow.candidate = NO_RULE;
 	measure(skb, &frame->packets, &frame->bytes, &frame->segment);
 }
 
@@ -84,7 +85,8 @@ INLINE int send_packet_out(struct __sk_buff *skb, u32 slot, u32 ofport, u32 firs
 	frame->entry = frame->port = port_of(bridge, ofport);
 	frame->protected = 0;
 	begin_flows(skb, bridge, frame);
-	flow->key[KEY_PORT] = (flow->key[KEY_PORT] & 0xffffffff) | (u64)(ofport & 0xffff) << 32;
+	set_in_port(flow, ofport);
+	flow->key[KEY_L4] = flow->ports;
 	flow->pc = first;
 	flow->end = first + count;
 	if (frame->stage)

@@ -183,7 +183,8 @@ class FlowLimits(IntEnum):
 
     MAX_TABLES = 64
     MAX_MASK_WORDS = 10
-    BUCKET_RULES = 16
+    BLOCK_CELLS = 8
+    BUCKET_RULES = 15
     CELL_OPS = 4
     FLOW_BUDGET = 4096
     MAX_RESUBMITS = 64
@@ -274,6 +275,7 @@ class OpFlags(IntEnum):
     """enum op_flags."""
 
     OP_CLEARS = 1
+    OP_BUCKET = 2
 
 
 class PacketInReason(IntEnum):
@@ -788,12 +790,13 @@ class StoreMask(NamedTuple):
         return STORE_MASK.pack(self.id, self.priority, self.count, self.skip_word, self.padding, self.skip_mask, self.skip_value, self.words, *self.masks)
 
 
-STORE_BUCKET = struct.Struct("=16I16I")
+STORE_BUCKET = struct.Struct("=Q15I15I")
 
 
 class StoreBucket(NamedTuple):
     """struct store_bucket: 128 bytes."""
 
+    signature: int
     prints: tuple[int, ...]
     rules: tuple[int, ...]
 
@@ -801,11 +804,11 @@ class StoreBucket(NamedTuple):
     def unpack(cls, data: bytes) -> Self:
         """From exactly its bytes."""
         values = STORE_BUCKET.unpack(data)
-        return cls(values[0:16], values[16:32])
+        return cls(values[0], values[1:16], values[16:31])
 
     def pack(self) -> bytes:
         """To its bytes."""
-        return STORE_BUCKET.pack(*self.prints, *self.rules)
+        return STORE_BUCKET.pack(self.signature, *self.prints, *self.rules)
 
 
 STORE_RULE = struct.Struct("=IIIHHIIQQ10QQ")
@@ -988,4 +991,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "265454aa2a85"
+LAYOUT = "881a4fdd0184"
