@@ -52,6 +52,10 @@ class Frames:
             vector.base, vector.length = base + number * self._length, self._length
             header.iov, header.iovlen = ctypes.pointer(vector), 1
 
+    def replace(self, number: int, frame: bytes) -> None:
+        """Another frame of the same length in the place of one."""
+        self._data[number * self._length : (number + 1) * self._length] = frame
+
     def randomise(self, offsets: Sequence[int]) -> None:
         """Put random bytes at these offsets of every frame."""
         for offset in offsets:
