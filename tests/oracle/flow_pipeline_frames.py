@@ -7,7 +7,7 @@ What Open vSwitch 3.1 does not do right, and `stock` leaves out: it loses the dr
 NORMAL does with the tag of VLAN 0 what it did for the priority of the frame before; it changes the
 payload of later IPv4 fragments as if a TCP or UDP header were there, and IP headers that it could
 not parse; with IPv6 addresses it changes no checksum behind a routing header or in a fragment that
-is the whole; it changes nothing of ARP whose operation does not fit into 8 bits.
+is the whole; it changes nothing of RARP, nor of ARP whose operation does not fit into 8 bits.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class Frames:
         operation = random.choice([1, 1, 2, 2, odd]).to_bytes(2, "big")
         sender = random.choice(SOURCES) + random.choice(ADDRESSES)
         target = random.choice([bytes(6), *DESTINATIONS]) + random.choice(ADDRESSES)
-        kind = ARP if random.random() < 0.9 else 0x8035
+        kind = ARP if self.stock or random.random() < 0.9 else 0x8035
         return kind.to_bytes(2, "big") + head + operation + sender + target
 
     def other(self) -> bytes:

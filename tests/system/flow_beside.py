@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same flows and frames for a model and any number of switches, and what differs.
+
+The model (tests/oracle/flow_pipeline.py) reads the flows out of the first switch, so that what
+ovs-ofctl made of a line is what all of them have.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from random import Random
+
+from tests.oracle.flow_pipeline import Pipeline, TooDeepError
+from tests.oracle.flow_pipeline_cases import Cases
+from tests.oracle.flow_pipeline_frames import Frames
+from tools.lab.flows import PORTS, Side
+
+from heliograph.openflow.flows import FlowStats
+from heliograph.openflow.messages import Version
+
+Arrived = dict[int, list[bytes]]
+NAMES = {Version.V10: "OpenFlow10", Version.V15: "OpenFlow15"}
+
+
+def expected(pipeline: Pipeline, in_port: int, frames: Iterable[bytes]) -> Arrived:
+    wanted: Arrived = {number: [] for number in PORTS}
+    for frame in frames:
+        for sent in pipeline.run(frame, in_port).sent:
+            wanted[sent.port].append(sent.data)
+    return wanted
+
+
+def possible(pipeline: Pipeline, in_port: int, frames: Iterable[bytes]) -> list[bytes]:
+    """Those that do not go round in the tables: where they end is not modelled."""
+    able = []
+    for frame in frames:
+        try:
+            pipeline.run(frame, in_port)
+        except TooDeepError:
+            continue
+        able.append(frame)
+    return able
+
+
+class Beside:
+    """`sides`: the first one is the one whose flows are read."""
+
+    def __init__(self, *sides: Side) -> None:
+        self.sides = sides
+        self.refused: Counter[tuple[str, str]] = Counter()  # side and error
+
+    def load(
+        self, flows: Sequence[str], groups: Sequence[str] = (), version: Version = Version.V15
+    ) -> Pipeline:
+        """The lines as ovs-ofctl takes them, on all."""
+        for side in self.sides:
+            side.install(flows, groups, NAMES[version])
+        return self._pipeline(version)
+
+    def change(self, cases: Cases, version: Version) -> Pipeline:
+        """Random flows; what one switch refuses, none has."""
+        mods = cases.mods()
+        for side in self.sides:
+            said = side.change(mods, version)
+            self.refused.update((side.name, error) for error in said if error)
+            mods = [mod for mod, error in zip(mods, said, strict=True) if not error]
+        for side in self.sides[:-1]:
+            assert not any(side.change(mods, version)), side.name
+        return self._pipeline(version)
+
+    def _pipeline(self, version: Version) -> Pipeline:
+        flows, groups = self.sides[0].there(version)
+        for side in self.sides[1:]:
+            also, others = side.there(version)
+            assert _plain(also) == _plain(flows), side.name
+            assert {g.group_id: g for g in others} == {g.group_id: g for g in groups}, side.name
+        return Pipeline(flows, PORTS, groups)
+
+    def differences(
+        self, pipeline: Pipeline, in_port: int, frames: Sequence[bytes]
+    ) -> Iterator[str]:
+        """Many at once; where more or others arrive, one by one, to say which and in what order."""
+        frames = possible(pipeline, in_port, frames)
+        wanted = expected(pipeline, in_port, frames)
+        for side in self.sides:
+            found = side.send(in_port, frames)
+            if any(Counter(found[number]) != Counter(wanted[number]) for number in PORTS):
+                said = 0
+                for frame in frames:
+                    for text in self._one(side, pipeline, in_port, frame):
+                        said += 1
+                        yield text
+                if not said:
+                    yield f"{side.name}: port {in_port}, only all frames together"
+
+    def in_order(self, pipeline: Pipeline, in_port: int, frames: Iterable[bytes]) -> Iterator[str]:
+        """One by one, so that the order of what each port sends is seen."""
+        for frame in possible(pipeline, in_port, frames):
+            for side in self.sides:
+                yield from self._one(side, pipeline, in_port, frame)
+
+    def _one(self, side: Side, pipeline: Pipeline, in_port: int, frame: bytes) -> Iterator[str]:
+        outcome = pipeline.run(frame, in_port)
+        wanted, found = expected(pipeline, in_port, [frame]), side.send(in_port, [frame])
+        if wanted != found:
+            lines = [f"{side.name}: {frame.hex()} by port {in_port}"]
+            lines += [f"  hit {table} {flow}" for table, flow in outcome.hits]
+            for number in PORTS:
+                if wanted[number] != found[number]:
+                    lines.append(f"  {number} wanted {[data.hex() for data in wanted[number]]}")
+                    lines.append(f"  {number} found  {[data.hex() for data in found[number]]}")
+            yield "\n".join(lines)
+
+    def random(self, seed: str, number: int, count: int) -> Iterator[str]:
+        """A table, and so many frames by each port; the first differences."""
+        random = Random(f"{seed}/{number}")
+        strict = number % 2 == 0
+        cases = Cases(random, strict=strict, cuts=number % 5 == 0, normal=number % 3 > 0)
+        pipeline = self.change(cases, Version.V15 if strict else Version.V10)
+        frames = Frames(random, stock=True)
+        for in_port in PORTS:
+            batch = [frames.frame() for _ in range(count)]
+            yield from self.differences(pipeline, in_port, batch)
+        yield from self.in_order(pipeline, 1, batch[:3])
+
+
+def _plain(flows: Iterable[FlowStats]) -> dict[object, object]:
+    """Without what changes by itself."""
+    return {
+        (flow.table_id, flow.priority, flow.match): (flow.cookie, flow.actions) for flow in flows
+    }

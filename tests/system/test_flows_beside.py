@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow tables on real frames: a model, Open vSwitch's userspace datapath, and us, side by side."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from random import Random
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from tests.oracle.flow_pipeline_frames import Frames
+from tests.system.flow_beside import Beside
+from tests.system.flow_tables_fixed import FIXED
+from tools.lab.flows import NUMBERS, PORTS, StockSide
+from tools.lab.lab import Lab
+
+from heliograph.openflow.actions import Port
+from heliograph.openflow.messages import Version
+
+SEED = 20_261_121
+TABLES, FRAMES = 40, 30
+FIRST = 3  # differences to show
+
+
+@pytest.fixture
+def beside(lab: Lab) -> Iterator[Beside]:
+    sides = (StockSide(lab),)
+    yield Beside(*sides)
+    for side in sides:
+        side.close()
+
+
+def test_each_action(beside: Beside) -> None:
+    frames = Frames(Random(SEED), stock=True)
+    batch = [frames.frame() for _ in range(40)]
+    for name, (flows, groups) in FIXED.items():
+        version = Version.V10 if name.startswith("1.0") else Version.V15
+        pipeline = beside.load(flows, groups, version)
+        outcomes = [pipeline.run(frame, 1) for frame in batch]
+        assert any(outcome.sent for outcome in outcomes), f"{name}: nothing is sent"
+        said = list(islice(beside.in_order(pipeline, 1, batch), FIRST))
+        assert not said, "\n".join([name, *flows, *groups, *said])
+
+
+def test_random_tables(beside: Beside) -> None:
+    for number in range(TABLES):
+        said = list(islice(beside.random(str(SEED), number, FRAMES), FIRST))
+        assert not said, "\n".join([f"seed {SEED}, table {number}", *said])
+
+
+def test_a_select_group_keeps_to_a_bucket_and_uses_all(beside: Beside) -> None:
+    buckets = ",".join(f"bucket=weight:{n - 1},actions=output:{n}" for n in (1, 2, 3, 4))
+    beside.load(["actions=group:1"], [f"group_id=1,type=select,{buckets}"])
+    macs = {"dst": "02:00:00:00:00:02", "src": "02:00:00:00:00:01"}
+    flows = [
+        bytes(Ether(**macs) / IP(src="10.0.0.1", dst=f"10.0.1.{n}") / UDP(sport=n + 1) / bytes(9))
+        for n in range(200)
+    ]
+    for side in beside.sides:
+        once, again = (side.send(Port.LOCAL, flows) for _ in range(2))
+        chosen = {number: Counter(once[number]) for number in PORTS}
+        assert chosen == {number: Counter(again[number]) for number in PORTS}, side.name
+        assert sum(chosen.values(), Counter()) == Counter(flows), side.name
+        sizes = [chosen[number].total() for number in NUMBERS]
+        assert sizes[0] == 0, side.name
+        assert 10 < sizes[1] < sizes[3], (side.name, sizes)
+        assert sizes[2] > 30, (side.name, sizes)
