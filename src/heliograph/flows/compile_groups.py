@@ -3,20 +3,21 @@
 
 As in Open vSwitch the actions of a bucket are an action set, whatever order they were said in: tag
 off, tag on, TTL, fields in their order, and then one way out, a group before an output. What has
-no place in such a set (clone, exit, controller with arguments, a second output) is not done there,
-nor is it here.
+no place in such a set (clone, exit, controller with arguments, output with max_len, a second
+output) is not done there, nor is it here.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from heliograph.flows.compile_actions import Origin, Program, compile_actions, op
-from heliograph.kernel.layouts import Op, OpCode
+from heliograph.kernel.layouts import Op, OpCode, OpFlags
 from heliograph.openflow import actions as a
 from heliograph.openflow.flows import Bucket, GroupDesc, GroupType
 
 _ALL = 0xFFFF_FFFF
 _SINGLE = a.StripVlan, a.PushVlan, a.DecTtl
+_NOT_IN_SETS = a.Clone, a.Exit, a.WriteMetadata, a.Output, a.Controller, a.Note
 
 
 class Liveness(Protocol):
@@ -65,7 +66,7 @@ def compile_group(desc: GroupDesc, buckets: tuple[Bucket, ...]) -> GroupProgram:
             below += bucket.weight
             ops.append(op(OpCode.OP_CHOOSE, a=_ALL * below // total, b=len(body) + 2))
         numbers[len(ops)] = bucket.bucket_id or 0
-        ops.append(op(OpCode.OP_CLONE, a=len(body)))
+        ops.append(op(OpCode.OP_CLONE, a=len(body), flags=OpFlags.OP_BUCKET))
         tells |= {len(ops) + place: told for place, told in program.tells.items()}
         ops += body
         if select:
@@ -89,13 +90,11 @@ def action_set(actions: a.Actions) -> a.Actions:
                 single[type(action)] = action
             case a.Group():
                 group = action
-            case a.Output() | a.Controller(extended=False):
+            case a.Output(max_len=None) | a.Controller(extended=False):
                 output = action
             case a.Resubmit():
                 resubmit = action
-            case a.Clone() | a.Exit() | a.WriteMetadata() | a.Controller() | a.Note():
-                pass
-            case _:
+            case _ if not isinstance(action, _NOT_IN_SETS):
                 fields.append(action)
     out = group or output or resubmit
     if out is None:

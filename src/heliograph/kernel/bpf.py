@@ -21,6 +21,7 @@ MAP_DELETE_ELEM = 3
 OBJ_PIN = 6
 OBJ_GET = 7
 PROG_TEST_RUN = 10
+MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
 MAP_LOOKUP_BATCH = 24
 MAP_DELETE_BATCH = 27
@@ -28,6 +29,8 @@ LINK_CREATE = 28
 
 MAP_TYPE_ARRAY = 2
 READ_ONLY = 1 << 3
+MAPPABLE = 1 << 10
+INNER_MAP = 1 << 12
 
 ATTACH_TCX_INGRESS = 46
 ATTACH_TCX_EGRESS = 47
@@ -241,3 +244,17 @@ def test_run(program_fd: int, frame: bytes, context: bytes, repeat: int = 1) -> 
     _call(PROG_TEST_RUN, attribute)
     verdict, duration = struct.unpack_from("=I28xI", attribute.raw, 4)
     return verdict, duration
+
+
+def create_shared_array(value_size: int, entries: int, name: str) -> int:
+    """Make an array map that can be mapped into memory, and be an inner map among others of another
+    size; returns its file descriptor."""
+    flags = MAPPABLE | INNER_MAP
+    shape = MAP_TYPE_ARRAY, 4, value_size, entries, flags, 0, 0
+    words = struct.unpack("=QQ", name.encode()[:15].ljust(16, b"\0"))
+    return _call(MAP_CREATE, _attribute("IIIIIIIQQ", *shape, *words))
+
+
+def get_by_id(map_id: int) -> int:
+    """Open a map; returns a file descriptor."""
+    return _call(MAP_GET_FD_BY_ID, _attribute("III", map_id, 0, 0))

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The groups in a flow store: which buckets frames go to now, and what those have counted."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from struct import Struct
+
+from heliograph.flows.compile_groups import chosen, compile_group, is_live
+from heliograph.kernel import layouts
+from heliograph.kernel.flow_store_cells import GRACE, Cells
+from heliograph.kernel.flow_store_ops import NO_OPS, OpList, OpLists
+from heliograph.openflow.flows import Bucket, GroupDesc
+
+_SINCE, _OPS, _COUNT, _OLD_OPS, _OLD_COUNT = 0, 4, 8, 12, 16  # in struct store_group
+_COUNTED = Struct("=QQ")  # in an OP_CLONE: frames and bytes
+_COUNTED_AT = 16
+
+Changes = Mapping[int, GroupDesc | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Form:
+    """What frames find of a group in some version."""
+
+    ops: OpList
+    buckets: tuple[Bucket, ...]
+    places: Mapping[int, int]  # buckets by the numbers of the ops that count them
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    desc: GroupDesc
+    form: _Form
+    ending: list[_Form] = field(default_factory=list)  # still counted
+    counted: dict[int, tuple[int, int]] = field(default_factory=dict)  # by bucket, for good
+    changed: int = 0
+
+    def add(self, bucket: int, packets: int, octets: int) -> None:
+        before = self.counted.get(bucket, (0, 0))
+        self.counted[bucket] = before[0] + packets, before[1] + octets
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """A change of a group, until frames see it."""
+
+    number: int
+    cell: int
+    fresh: bool  # no frame can come across the cell
+    desc: GroupDesc | None
+    form: _Form
+    counts_on: bool
+
+
+_NO_FORM = _Form(NO_OPS, (), {})
+
+
+class _Live:
+    def __init__(self, descs: Mapping[int, GroupDesc], port: Callable[[int], bool]) -> None:
+        self._descs, self.port = descs, port
+
+    def group(self, group_id: int) -> bool:
+        desc = self._descs.get(group_id)
+        return desc is not None and any(is_live(bucket, self) for bucket in desc.buckets)
+
+
+class Groups:
+    def __init__(self, cells: Cells, lists: OpLists, port_live: Callable[[int], bool]) -> None:
+        self._cells, self._lists, self._port_live = cells, lists, port_live
+        self._groups: dict[int, _Group] = {}
+        self._counting: dict[int, tuple[_Group, int]] = {}  # by op
+
+    def prepare(self, changes: Changes) -> list[Step]:
+        """Everything but what frames see, also of groups that watch others. Raises OpenFlowError,
+        and then has done nothing."""
+        descs = {n: group.desc for n, group in self._groups.items()}
+        for n, desc in changes.items():
+            if desc is None:
+                descs.pop(n, None)
+            else:
+                descs[n] = desc
+        live = _Live(descs, self._port_live)
+        steps: list[Step] = []
+        try:
+            for n, desc in changes.items():
+                if desc is not None or n in self._groups:
+                    steps.append(self._begin(n, desc, counts_on=False))
+            steps += self._affected(changes, live)
+            for step in steps:
+                if step.desc is not None:
+                    step.form = self._form(step.desc, chosen(step.desc, live))
+        except BaseException:
+            self.abandon(steps)
+            raise
+        return steps
+
+    def _begin(self, number: int, desc: GroupDesc | None, *, counts_on: bool) -> Step:
+        fresh = not self._lists.is_named(number)
+        cell = self._lists.name_group(number)
+        return Step(number, cell, fresh, desc, _NO_FORM, counts_on)
+
+    def _affected(self, changes: Changes, live: _Live) -> Iterator[Step]:
+        """Groups that are the same, but for other buckets that are live."""
+        for n, group in self._groups.items():
+            watches = any(
+                b.watch_port is not None or b.watch_group is not None for b in group.desc.buckets
+            )
+            if n in changes or not watches:
+                continue
+            if chosen(group.desc, live) != group.form.buckets:
+                yield self._begin(n, group.desc, counts_on=True)
+
+    def _form(self, desc: GroupDesc, buckets: tuple[Bucket, ...]) -> _Form:
+        compiled = compile_group(desc, buckets)
+        ops = self._lists.write(compiled.program)
+        return _Form(ops, buckets, {ops.first + n: b for n, b in compiled.buckets.items()})
+
+    def abandon(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._lists.erase(step.form.ops)
+            self._lists.unname_group(step.number)
+
+    def write(self, steps: Iterable[Step], version: int) -> None:
+        """Let frames of `version` see it, and those of the one before see what was."""
+        seen = []
+        for step in steps:
+            if step.fresh:
+                ops = step.form.ops
+                self._cells.memory.put(
+                    layouts.STORE_GROUP, step.cell, 0, ops.first, ops.count, *(0,) * 16
+                )
+            else:
+                seen.append(step)
+        if seen:
+            self._write_seen(seen, version)
+
+    def _write_seen(self, steps: list[Step], version: int) -> None:
+        """A frame reads a number after the other. What it may be about to read stays as it is."""
+        now, memory = self._cells.clock(), self._cells.memory
+        before = [self._groups.get(step.number) for step in steps]
+        if any(group is not None and now - group.changed < GRACE for group in before):
+            self._cells.backing.grace()
+        for step, group in zip(steps, before, strict=True):
+            ops = group.form.ops if group else NO_OPS
+            memory.set32(step.cell, _OLD_OPS, ops.first)
+            memory.set32(step.cell, _OLD_COUNT, ops.count)
+            memory.set32(step.cell, _SINCE, version)
+        self._cells.backing.grace()
+        for step in steps:
+            memory.set32(step.cell, _OPS, step.form.ops.first)
+            memory.set32(step.cell, _COUNT, step.form.ops.count)
+
+    def finish(self, steps: Iterable[Step]) -> None:
+        """Frames see it; what was is done with when none is on its way that has not."""
+        for step in steps:
+            group = self._groups.pop(step.number, None)
+            if group is not None:
+                # It was named by itself already, or is not any more.
+                self._cells.later(self._lists.unname_group, step.number)
+                self._end(group, step)
+            if step.desc is None:
+                self._cells.later(self._lists.unname_group, step.number)
+                continue
+            if group is None or not step.counts_on:
+                group = _Group(step.desc, step.form)
+            group.form, group.changed = step.form, self._cells.clock()
+            self._groups[step.number] = group
+            self._counting |= {op: (group, n) for op, n in step.form.places.items()}
+
+    def _end(self, group: _Group, step: Step) -> None:
+        if step.counts_on:
+            group.ending.append(group.form)
+        self._cells.later(self._forget, group, group.form)
+
+    def _forget(self, group: _Group, form: _Form) -> None:
+        for op, bucket in form.places.items():
+            group.add(bucket, *self._counted(op))
+            del self._counting[op]
+        if form in group.ending:
+            group.ending.remove(form)
+        self._lists.erase(form.ops)
+
+    def usage(self, number: int, bucket: int) -> tuple[int, int]:
+        """Packets and bytes that a bucket was given."""
+        group = self._groups.get(number)
+        if group is None:
+            return 0, 0
+        packets, octets = group.counted.get(bucket, (0, 0))
+        for form in (group.form, *group.ending):
+            for op, n in form.places.items():
+                if n == bucket:
+                    more = self._counted(op)
+                    packets, octets = packets + more[0], octets + more[1]
+        return packets, octets
+
+    def _counted(self, op: int) -> tuple[int, int]:
+        packets, octets = _COUNTED.unpack_from(
+            self._cells.memory.buffer, op * layouts.OP.size + _COUNTED_AT
+        )
+        return packets, octets
+
+    def add(self, op: int, packets: int, octets: int) -> None:
+        """What an op has counted elsewhere, if it is one that counts."""
+        if op in self._counting:
+            group, bucket = self._counting[op]
+            group.add(bucket, packets, octets)
+
+    def renumber(self) -> None:
+        """All that is seen now is of any version."""
+        for number, cell in self._lists.groups.items():
+            group = self._groups.get(number)
+            ops = group.form.ops if group else NO_OPS
+            self._cells.memory.put(layouts.STORE_GROUP, cell, 0, ops.first, ops.count, *(0,) * 16)

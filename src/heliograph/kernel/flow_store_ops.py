@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lists of ops in a flow store. Flows with the same actions share one.
+
+A group is a cell that leads to a list. It is there from the moment it is named, by a bucket of
+another group perhaps, until nothing names it any more.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from heliograph.flows.compile_actions import Origin, Program, compile_actions, depends_on_match
+from heliograph.flows.compile_fields import transport
+from heliograph.kernel.flow_store_cells import Cells
+from heliograph.kernel.layouts import FlowLimits, OpCode
+from heliograph.openflow.actions import Actions, Controller
+from heliograph.openflow.match import Match
+
+_PER_CELL = FlowLimits.CELL_OPS
+
+
+@dataclass(slots=True, eq=False)
+class OpList:
+    first: int  # number of its first op
+    count: int
+    groups: frozenset[int]
+    tells: Mapping[int, tuple[Controller, ...]]  # by number
+    key: Hashable = None
+    uses: int = 0
+
+
+NO_OPS = OpList(0, 0, frozenset(), {})
+
+
+class OpLists:
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self._shared: dict[Hashable, OpList] = {}
+        self._tells: dict[int, tuple[Controller, ...]] = {}
+        self.groups: dict[int, int] = {}  # their cells
+        self._names: dict[int, int] = {}  # how often a group is named
+
+    def tells(self, op: int) -> tuple[Controller, ...]:
+        """The controllers that an op tells of the frame."""
+        return self._tells.get(op, ())
+
+    def shared(self, actions: Actions, match: Match | None, origin: Origin = Origin.FLOW) -> OpList:
+        """The list for actions, for one more user. Raises OpenFlowError."""
+        key: Hashable = actions
+        if match is None or depends_on_match(actions):
+            key = actions, match is None, origin, transport(match)
+        found = self._shared.get(key)
+        if found is None:
+            found = self.write(compile_actions(actions, match, origin))
+            found.key = key
+            self._shared[key] = found
+        found.uses += 1
+        return found
+
+    def release(self, ops: OpList) -> None:
+        """One user less; no frame may be on its way with them when it was the last."""
+        ops.uses -= 1
+        if not ops.uses:
+            del self._shared[ops.key]
+            self.erase(ops)
+
+    def write(self, program: Program) -> OpList:
+        """A list of its own. Raises OpenFlowError where there is no room."""
+        ops = program.ops
+        if not ops:
+            return OpList(0, 0, frozenset(), {})
+        groups = program.groups()
+        cells = {group: self.name_group(group) for group in groups}
+        first = self._cells.take(-(-len(ops) // _PER_CELL)) * _PER_CELL
+        memory = self._cells.memory
+        for number, op in enumerate(ops, first):
+            cell = cells[op.a] if op.code == OpCode.OP_GROUP else op.a
+            memory.put_op(number, op._replace(a=cell))
+        tells = {first + place: told for place, told in program.tells.items()}
+        self._tells |= tells
+        return OpList(first, len(ops), groups, tells)
+
+    def erase(self, ops: OpList) -> None:
+        """No frame may be on its way with them."""
+        if not ops.count:
+            return
+        for number in ops.tells:
+            del self._tells[number]
+        self._cells.give(ops.first // _PER_CELL, -(-ops.count // _PER_CELL))
+        for group in ops.groups:
+            self.unname_group(group)
+
+    # Groups
+
+    def name_group(self, group: int) -> int:
+        """Its cell, for one more that names it. Raises OpenFlowError where there is no room."""
+        cell = self.groups.get(group)
+        if cell is None:
+            cell = self._cells.take()
+            self._cells.clear(cell, 1)
+            self.groups[group] = cell
+        self._names[group] = self._names.get(group, 0) + 1
+        return cell
+
+    def unname_group(self, group: int) -> None:
+        self._names[group] -= 1
+        if not self._names[group]:
+            del self._names[group]
+            self._cells.give(self.groups.pop(group))
+
+    def is_named(self, group: int) -> bool:
+        return group in self._names
