@@ -133,7 +133,8 @@ INLINE void wait(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 ma
 }
 
 /* To a tunnel port: by way of the segmenter, where it is encapsulated (tunnel.h) and counted. */
-INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
+INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame,
+                          u32 cut)
 {
 	const struct order *order = &frame->order;
 	u32 ifindex = bridge->ports[order->port & (MAX_PORTS - 1)].ifindex;
@@ -150,7 +151,9 @@ INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, 
 		return DELIVERED;
 	}
 	struct errand errand = {mark, order->annotation};
-	return send_clone(skb, frame, &order->tags, ifindex, 0, errand);
+	/* A mirror's cut is made where the frame is encapsulated; a flow's (max_len) before. */
+	u32 limit = order->mirror == NO_MIRROR ? cut : 0;
+	return send_clone(skb, frame, &order->tags, ifindex, limit, errand);
 }
 
 /* Counts one hand-over. A super-frame that was cut as a whole is one packet; its other segments
@@ -258,7 +261,7 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
 	if (reason == DELIVERED && port->flags & PORT_TUNNEL) {
-		reason = send_to_tunnel(skb, bridge, frame);
+		reason = send_to_tunnel(skb, bridge, frame, cut);
 		cut = 0;
 		if (reason == DELIVERED)
 			return 0; /* counted when it is encapsulated */

@@ -82,8 +82,13 @@ INLINE int send_packet_out(struct __sk_buff *skb, u32 slot, u32 ofport, u32 firs
 	frame->bridge = slot;
 	frame->visited = 1ull << (slot & (MAX_BRIDGES - 1));
 	*done_set(frame) = 0;
-	frame->entry = frame->port = port_of(bridge, ofport);
+	u32 number = port_of(bridge, ofport);
+	frame->entry = frame->port = number;
 	frame->protected = 0;
+	/* One that names its port is mirrored as if it had come in there (rule 6). */
+	if (number < MAX_PORTS)
+		select_mirrors(bridge, frame, bridge->ports[number].source, number, 0,
+		               &frame->wire);
 	begin_flows(skb, bridge, frame);
 	set_in_port(flow, ofport);
 	flow->key[KEY_L4] = flow->ports;

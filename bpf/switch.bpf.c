@@ -46,7 +46,10 @@ int segmenter(struct __sk_buff *skb)
 	struct instruction *instruction = take_instruction(skb);
 	if (instruction) {
 		struct tags tags = instruction->tags;
-		u32 mark = instruction->mark, reason = retag(skb, instruction->pops, &tags);
+		u32 mark = instruction->mark, snaplen = instruction->snaplen;
+		u32 reason = retag(skb, instruction->pops, &tags);
+		if (!reason && snaplen)
+			reason = cut(skb, snaplen);
 		skb->mark = mark;
 		skb->tc_index = instruction->tc_index;
 		if (reason) {
