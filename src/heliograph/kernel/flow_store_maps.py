@@ -8,11 +8,9 @@ import struct
 from heliograph.kernel import bpf
 from heliograph.kernel.flow_store_cells import CELL, Memory
 from heliograph.kernel.layouts import FlowLimits
-from heliograph.kernel.layouts import FlowLimits
 
 _NUMBER = struct.Struct("=I")
 _NAME = "flow_store"
-_BLOCK = FlowLimits.BLOCK_CELLS
 _BLOCK = CELL * FlowLimits.BLOCK_CELLS  # the map's value
 
 
