@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
 from heliograph.errors import HeliographError
@@ -24,6 +25,7 @@ from heliograph.ovsdb.replica import Replica
 from heliograph.switch import explain, feedback, intent, plan, wanted
 from heliograph.switch.feedback import Feedback
 from heliograph.switch.macs import MacKeeper
+from heliograph.switch.openflow import OpenFlow
 from heliograph.switch.pace import BACK_OFF_SECONDS, BackOff, Pace
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.refusals import Refusals
@@ -70,12 +72,12 @@ class Agent:
         plane: DataPlane,
         devices: Devices,
         routes: Routes,
-        restores: Restores,
+        rundir: Path,
     ) -> None:
         self._remote = remote
         self._plane = plane
         self._devices = devices
-        self._reconciler = Reconciler(plane, devices, restores)
+        self._reconciler = Reconciler(plane, devices, Restores(rundir / "devices.json"))
         self._session: Session | None = None
         self._state: State | None = None
         self._due = asyncio.Event()
@@ -88,6 +90,14 @@ class Agent:
         self._refusals = Refusals()
         self._underlay = Underlay(routes, devices, self._pace.stir)
         self._sight = Sight(devices, self._users, self._underlay)
+        self._openflow = OpenFlow(
+            rundir,
+            plane,
+            devices,
+            self._reconciler,
+            stir=self._due.set,
+            tell=self._untold.set,
+        )
         devices.on_change = lambda names: self._pace.stir()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -100,6 +110,7 @@ class Agent:
                 self._tell(),
                 self._report(),
                 self._keep_macs(),
+                self._openflow.run(),
                 stop.wait(),
             )
         ]
@@ -111,6 +122,7 @@ class Agent:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            await self._openflow.close()
 
     def _complain(self, what: str, error: Exception) -> None:
         """Log a failure, a repeated one at most once a minute."""
@@ -191,13 +203,17 @@ class Agent:
                 planned.complain(uuid, text)
         for port, text in prepared.remarks.items():
             planned.complain(port, text)
+        ports = await self._sight.ports(old.ports, planned, facts)
+        await self._openflow.configure(rows, planned, ports)
+        self._openflow.complete(planned)
         faults = self._reconciler.apply(planned, present)
+        self._openflow.release(planned)
         explain.faults(faults, rows, planned)
         self._macs.configure(self._reconciler.bridges)
         self._macs.complain(rows, planned)
         self._refusals.complain(rows, planned, network)
         await self._reconciler.release(needed, present)
-        ports = await self._sight.ports(old.ports, planned, facts)
+        ports = {u: port for u, port in ports.items() if port.tunnel or u not in faults}
         explain.changes(old.planned, rows, planned)
         self._state = State(config, rows, planned, ports, session)
         if rows.stats_interval != old.rows.stats_interval:
@@ -230,6 +246,7 @@ class Agent:
                     state.planned,
                     state.ports,
                     counts,
+                    self._openflow.status(),
                     config=state.config,
                     now=loop.time(),
                 )
@@ -282,7 +299,9 @@ class Agent:
                 session, state = self._session, self._state
                 if session and state:
                     teller = session.teller
-                    operations = teller.statistics(state.planned, state.ports, counts, devices)
+                    operations = teller.statistics(
+                        state.planned, state.ports, counts, devices, self._openflow.status()
+                    )
                     await self._write(session, operations)
             except (HeliographError, OSError) as error:
                 self._complain("statistics", error)

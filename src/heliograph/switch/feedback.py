@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from heliograph import __version__
+from heliograph.control.wanted import ControllerStatus
 from heliograph.kernel import bpf, bpffs, layouts
 from heliograph.kernel.counters import Counters, Counts, MirrorCounts, PortCounts, drop_key
 from heliograph.kernel.dataplane import ROW_MIRRORS, ROW_PORTS, read_rows
@@ -21,9 +22,9 @@ from heliograph.kernel.devices import Device, DeviceStats
 from heliograph.kernel.layouts import Limits
 from heliograph.ovsdb.replica import Replica, Row
 from heliograph.ovsdb.values import to_json
-from heliograph.switch.intent import ERROR_KEY, Intent
+from heliograph.switch.intent import ERROR_KEY, Bridge, Intent
 from heliograph.switch.plan import Plan
-from heliograph.switch.wanted import SUPPORTED_TYPES
+from heliograph.switch.wanted import SUPPORTED_TYPES, stable_mac
 
 # How often at most the problem of one row is rewritten, in seconds (departure D1).
 PROBLEM_INTERVAL = 1.0
@@ -220,12 +221,13 @@ class Feedback:
         plan: Plan,
         ports: Mapping[UUID, Port],
         counts: Counts,
+        controllers: Mapping[UUID, ControllerStatus],
         *,
         config: int,
         now: float,
     ) -> tuple[list[Operation], bool]:
         """What was made of the configuration whose `next_cfg` is `config`, in one transaction, with
-        the statistics of what is in `counts`.
+        the statistics of what is in `counts`, and what became of Controller rows.
 
         Returns the operations, and whether some row's problem must wait for its second to pass.
         """
@@ -235,17 +237,22 @@ class Feedback:
         settle = self.owes(config)
         rows = [("Open_vSwitch", intent.uuid)] if intent.uuid else []
         for bridge in intent.bridges:
-            operations += self._writer.update("Bridge", bridge.uuid, _datapath(bridge, ports))
+            columns = {"datapath_id": f"{datapath_id(bridge, ports):016x}"}
+            operations += self._writer.update("Bridge", bridge.uuid, columns)
             for port in bridge.ports:
                 for interface in port.interfaces:
                     operations += self._interface(interface.uuid, plan, ports, counts)
             for mirror in bridge.mirrors:
                 operations += self._mirror(mirror.uuid, plan, counts)
             rows.append(("Bridge", bridge.uuid))
+            rows += [("Controller", row.uuid) for row in bridge.controllers]
             rows += [("Port", port.uuid) for port in bridge.ports]
             rows += [("Mirror", mirror.uuid) for mirror in bridge.mirrors]
+        operations += self._controllers(controllers)
         for table, uuid in rows:
-            text = plan.problems.get(uuid)
+            status = controllers.get(uuid)
+            says = (plan.problems.get(uuid), status.problem if status else None)
+            text = "; ".join(filter(None, says)) or None
             written = self._writer.problem(table, uuid, text, now, settle=settle)
             waiting |= written is None
             operations += written or []
@@ -254,6 +261,17 @@ class Feedback:
             operations += self._writer.update("Open_vSwitch", root.uuid, columns)
         self._writer.forget_gone()
         return operations, waiting
+
+    def _controllers(self, controllers: Mapping[UUID, ControllerStatus]) -> list[Operation]:
+        operations: list[Operation] = []
+        for uuid, status in controllers.items():
+            columns = {
+                "is_connected": status.is_connected,
+                "role": status.role,
+                "status": dict(sorted((status.status or {}).items())),
+            }
+            operations += self._writer.update("Controller", uuid, columns)
+        return operations
 
     def _interface(
         self,
@@ -293,9 +311,10 @@ class Feedback:
         ports: Mapping[UUID, Port],
         counts: Counts,
         devices: Mapping[int, DeviceStats],
+        controllers: Mapping[UUID, ControllerStatus],
     ) -> list[Operation]:
-        """The counters as they were read, in one transaction."""
-        operations: list[Operation] = []
+        """The counters as they were read, and how controllers are, in one transaction."""
+        operations = self._controllers(controllers)
         for uuid in ports:
             operations += self._interface(uuid, plan, ports, counts, devices)
         for uuid in plan.slots.mirrors:
@@ -303,16 +322,16 @@ class Feedback:
         return operations
 
 
-def _datapath(bridge: Any, ports: Mapping[UUID, Port]) -> Columns:
-    """Bridge.datapath_id: as configured, else from the MAC of the LOCAL port."""
+def datapath_id(bridge: Bridge, ports: Mapping[UUID, Port]) -> int:
+    """As configured, else from the MAC of the LOCAL port, or of its row without a device."""
     if bridge.datapath_id:
-        return {"datapath_id": bridge.datapath_id}
+        return bridge.datapath_id
+    mac = stable_mac(bridge.uuid)
     for port in bridge.ports:
         local = ports.get(port.interfaces[0].uuid) if port.name == bridge.name else None
         seen = (local.user or local.device) if local else None
-        if seen:
-            return {"datapath_id": "0000" + seen.mac.replace(":", "")}
-    return {"datapath_id": None}
+        mac = seen.mac if seen else mac
+    return int(mac.replace(":", ""), 16)
 
 
 def _switch_columns(replica: Replica, root: Row) -> Columns:

@@ -5,10 +5,12 @@ Values out of range are taken as Open vSwitch takes them (clamped, or the defaul
 here raises.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from heliograph.control.wanted import WantedController
 from heliograph.ovsdb.replica import Replica, Row
 
 ERROR_KEY = "heliograph-error"
@@ -40,7 +42,13 @@ COLUMNS: dict[str, list[str]] = {
         "name select_all select_src_port select_dst_port select_vlan output_port output_vlan "
         "snaplen filter external_ids"
     ).split(),
+    "Controller": (
+        "target type max_backoff inactivity_probe connection_mode local_ip local_netmask "
+        "local_gateway enable_async_messages controller_rate_limit controller_burst_limit "
+        "external_ids"
+    ).split(),
 }
+IN_BAND = ("local_ip", "local_netmask", "local_gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +113,27 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A Bridge row. `mac_age` in seconds, `mac_limit` in entries."""
+    """A Bridge row. `mac_age` in seconds, `mac_limit` in entries. `mirror_changed`: rule 26.
+    `datapath_id` None: the MAC of the LOCAL port says it. `in_band` has what Controller rows ask
+    of control through the bridge itself, by their UUID."""
 
     uuid: UUID
     name: str
     ports: tuple[Port, ...]
     mirrors: tuple[Mirror, ...]
-    secure: bool
+    fail_mode: str | None
+    protocols: frozenset[str]
+    controllers: tuple[WantedController, ...]
+    in_band: Mapping[UUID, tuple[str, ...]]
+    mirror_changed: bool
+    description: str
     spanning_tree: str
     forward_bpdu: bool
     mac_age: int
     mac_limit: int
     flood_vlans: frozenset[int]
     hwaddr: str | None
-    datapath_id: str | None
+    datapath_id: int | None
     untuned: tuple[str, ...]
 
 
@@ -206,6 +221,27 @@ def _mirror(row: Row) -> Mirror:
     )
 
 
+def _controller(row: Row) -> WantedController:
+    return WantedController(
+        uuid=row.uuid,
+        target=row["target"],
+        max_backoff=row["max_backoff"],
+        inactivity_probe=row["inactivity_probe"],
+        connection_mode=row["connection_mode"],
+        rate_limit=row["controller_rate_limit"],
+        burst_limit=row["controller_burst_limit"],
+        kind=row.get("type"),
+        enable_async=row["enable_async_messages"] is not False,
+    )
+
+
+def _datapath_id(text: str) -> int | None:
+    """16 hexadecimal digits, or 0x and at most that many; anything else counts as not there."""
+    if not re.fullmatch(r"[0-9a-fA-F]{16}|0[xX][0-9a-fA-F]{1,16}", text):
+        return None
+    return int(text, 16) or None
+
+
 def _unknown_datapath(datapath_type: str) -> tuple[str, ...]:
     known = ("", "system", "netdev")  # whichever is asked for, there is one data plane
     return () if datapath_type in known else (f"datapath_type={datapath_type}",)
@@ -214,23 +250,28 @@ def _unknown_datapath(datapath_type: str) -> tuple[str, ...]:
 def _bridge(replica: Replica, row: Row) -> Bridge:
     config = row["other_config"]
     ports, mirrors = replica.tables["Port"], replica.tables["Mirror"]
+    controllers = [replica.tables["Controller"][key] for key in row["controller"]]
     return Bridge(
         uuid=row.uuid,
         name=row["name"],
         ports=tuple(_port(replica, ports[key]) for key in row["ports"]),
         mirrors=tuple(_mirror(mirrors[key]) for key in sorted(row["mirrors"])),  # rule 23
-        secure=row["fail_mode"] == "secure",
+        fail_mode=row["fail_mode"],
+        protocols=frozenset(row["protocols"]),
+        controllers=tuple(map(_controller, controllers)),
+        in_band={c.uuid: asked for c in controllers if (asked := _named(c, *IN_BAND))},
+        mirror_changed=_truth(config, "mirror-changed-packets"),
+        description=config.get("dp-desc", ""),
         spanning_tree="STP" if row["stp_enable"] else "RSTP" if row["rstp_enable"] else "",
         forward_bpdu=_truth(config, "forward-bpdu"),
         mac_age=_number(config, "mac-aging-time", MAC_AGE_DEFAULT, MAC_AGE_RANGE),
         mac_limit=_number(config, "mac-table-size", MAC_LIMIT_DEFAULT, MAC_LIMIT_RANGE),
         flood_vlans=frozenset(row["flood_vlans"]),
         hwaddr=config.get("hwaddr"),
-        datapath_id=config.get("datapath-id"),
+        datapath_id=_datapath_id(config.get("datapath-id", "")),
         untuned=_named(
             row,
-            *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "controller", "protocols"),
-            *("flow_tables", "auto_attach"),
+            *("mcast_snooping_enable", "netflow", "sflow", "ipfix", "flow_tables", "auto_attach"),
         )
         + _unknown_datapath(row["datapath_type"]),
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from heliograph.control.versions import unspoken
 from heliograph.kernel.devices import Device
 from heliograph.kernel.layouts import Limits
 from heliograph.kernel.links import ARPHRD_ETHER
@@ -197,18 +198,13 @@ class _Planner:
 
     def _bridge(self, bridge: Bridge) -> None:
         surplus = _surplus_vlan_sets(bridge)
-        entries = [entry for port in bridge.ports for entry in self._port(bridge, port, surplus)]
-        plan = self.plan
-        working = plan.ports.keys() | plan.patches.keys() | plan.tunnels.keys()
-        given, vain = ofports(bridge, working)
-        plan.ofports |= given
-        of_ports = {i.uuid: port for port in bridge.ports for i in port.interfaces}
-        for uuid, text in vain.items():
-            plan.complain(of_ports[uuid].uuid, text)
+        made = [entry for port in bridge.ports for entry in self._port(bridge, port, surplus)]
+        numbers = self._ofports(bridge)
+        entries = [replace(entry, ofport=numbers[entry.number]) for entry in made]
         self._bridge_problems(bridge)
         self.plan.bridges[bridge.uuid] = BridgeEntry(
             slot=self.plan.slots.bridges[bridge.uuid],
-            forwarding=not bridge.secure and not bridge.spanning_tree,
+            forwarding=not bridge.spanning_tree,
             forward_bpdu=bridge.forward_bpdu,
             mac_age=bridge.mac_age,
             mac_limit=bridge.mac_limit,
@@ -217,7 +213,20 @@ class _Planner:
             flood_vlans=bridge.flood_vlans,
             vlan_limit=self.intent.vlan_limit,
             segmenter=self.facts.segmenter,
+            mirror_changed=bridge.mirror_changed,
         )
+
+    def _ofports(self, bridge: Bridge) -> dict[int, int]:
+        """The OpenFlow numbers of the bridge's working ports, by their own."""
+        plan = self.plan
+        working = plan.ports | plan.patches | plan.tunnels
+        given, vain = ofports(bridge, working.keys())
+        plan.ofports |= given
+        for port in bridge.ports:
+            for interface in port.interfaces:
+                if interface.uuid in vain:
+                    plan.complain(port.uuid, vain[interface.uuid])
+        return {working[uuid]: number for uuid, number in given.items()}
 
     def _port(self, bridge: Bridge, port: Port, surplus: list[frozenset[int]]) -> list[PortEntry]:
         """The port's entry, if it works; its problems in any case."""
@@ -321,11 +330,18 @@ class _Planner:
                 f"{bridge.spanning_tree} is not supported yet, so the bridge forwards nothing: "
                 f"set {bridge.spanning_tree.lower()}_enable=false",
             )
-        if bridge.secure:
+        for uuid, columns in bridge.in_band.items():
+            self.plan.complain(
+                uuid,
+                f"without effect: {', '.join(columns)} is for control through the bridge itself, "
+                f"which is not supported: reach the controller by an address of the host, and "
+                f"clear controller {uuid} {' '.join(columns)}",
+            )
+        if strange := unspoken(bridge.protocols):
             self.plan.complain(
                 bridge.uuid,
-                "fail_mode=secure and no flows, so the bridge forwards nothing: flow tables are "
-                "not supported yet, ovs-vsctl del-fail-mode makes it a learning switch",
+                f"protocols: {', '.join(strange)} is not spoken here: set bridge {bridge.name} "
+                "protocols=OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15, or some of these",
             )
         if bridge.untuned:
             self.plan.complain(

@@ -2,8 +2,10 @@
 """The switch as a process: its beginning on what is pinned, its end, and taking it all down."""
 
 import asyncio
+import gc
 import logging
 import os
+import shutil
 from pathlib import Path
 
 from heliograph.errors import EnvironmentFaultError, HeliographError
@@ -17,6 +19,10 @@ from heliograph.switch.wire import SEGMENTER
 
 log = logging.getLogger(__name__)
 
+# A hundred thousand flows are millions of objects without cycles: to look through all of them as
+# often as by default would take as long as adding them, in pauses of half a second.
+_COLLECT = 50_000, 50, 1000
+
 
 async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) -> None:
     """Be the switch on the database `db` ("unix:PATH") until `stop`.
@@ -24,6 +30,7 @@ async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) ->
     Prints "ready" when the first plan is live. The data plane goes on afterwards, unless
     `ephemeral`. Raises HeliographError and its kinds, and has then made nothing.
     """
+    gc.set_threshold(*_COLLECT)
     if not rundir.is_dir():
         raise EnvironmentFaultError(f"the run directory {rundir} is not there: make it")
     root = rundir / "bpf"
@@ -42,8 +49,7 @@ async def run(*, db: str, rundir: Path, ephemeral: bool, stop: asyncio.Event) ->
             ) from error
         try:
             async with Devices() as devices, Routes() as routes:
-                restores = Restores(rundir / "devices.json")
-                await Agent(db, plane, devices, routes, restores).run(stop)
+                await Agent(db, plane, devices, routes, rundir).run(stop)
         finally:
             plane.close()
             if ephemeral:
@@ -90,6 +96,11 @@ async def _undo(rundir: Path) -> list[str]:
     if bpffs.unmount(root):
         lines.append(f"data plane below {root} removed")
     (rundir / "devices.json").unlink(missing_ok=True)
+    if (rundir / "flows").is_dir():
+        shutil.rmtree(rundir / "flows")
+        lines.append("flows forgotten")
+    for socket in rundir.glob("*.mgmt"):
+        socket.unlink()
     return lines
 
 

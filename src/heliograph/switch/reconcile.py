@@ -8,7 +8,7 @@ idempotent, so a pass that was cut short, or a new process, just does the rest.
 
 import errno
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -282,6 +282,14 @@ class Reconciler:
         self._free(plan.slots)
         self.slots = plan.slots
         return faults
+
+    def amend(self, slot: int, change: Callable[[BridgeEntry], BridgeEntry]) -> None:
+        """Change a bridge's configuration in force, if it has one, before the next pass does.
+        OSError as the kernel says it."""
+        entry = self._bridges.get(slot)
+        if entry and (fresh := change(entry)) != entry:
+            self._plane.switch_over(fresh)
+            self._bridges[slot] = fresh
 
     def _attach(self, plan: Plan, present: Mapping[UUID, Device]) -> dict[UUID, str]:
         errors: dict[UUID, str] = {}

@@ -15,6 +15,13 @@ EXISTING_TYPES = {"", "system"}
 SUPPORTED_TYPES = INTERNAL_TYPES | EXISTING_TYPES | {patches.TYPE} | tunnels.TYPES.keys()
 
 
+def stable_mac(row: UUID) -> str:
+    """A locally administered address for what a row stands for."""
+    octets = bytearray(row.bytes[-6:])
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
+
+
 @dataclass(frozen=True, slots=True)
 class Internal:
     """An internal port's device pair, wanted: the user's end is `name`, ours `far_name`."""
@@ -34,10 +41,8 @@ class Internal:
 
     @property
     def stable_mac(self) -> str:
-        """A locally administered address that is the same whenever the device is made again."""
-        octets = bytearray(self.uuid.bytes[-6:])
-        octets[0] = octets[0] & 0xFC | 0x02
-        return octets.hex(":")
+        """The same whenever the device is made again."""
+        return stable_mac(self.uuid)
 
 
 @dataclass(frozen=True, slots=True)

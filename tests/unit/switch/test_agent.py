@@ -23,7 +23,6 @@ from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.errors import TransactionError
 from heliograph.switch import agent
 from heliograph.switch.reconcile import Prepared
-from heliograph.switch.restores import Restores
 from heliograph.switch.slots import Slots
 
 PATIENCE = 5.0
@@ -53,6 +52,28 @@ class Kernel:
 
     async def release(self, wanted: Any, present: Any) -> None:
         pass
+
+
+class Tables:
+    """Stands for OpenFlow, which nobody speaks."""
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
+
+    async def configure(self, rows: Any, planned: Any, ports: Any) -> None:
+        pass
+
+    def complete(self, planned: Any) -> None:
+        pass
+
+    def release(self, planned: Any) -> None:
+        pass
+
+    def status(self) -> dict[UUID, Any]:
+        return {}
 
 
 class Network:
@@ -117,6 +138,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> bool:
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     kernel = Kernel()
     monkeypatch.setattr(agent, "Reconciler", lambda *_: kernel)
+    monkeypatch.setattr(agent, "OpenFlow", lambda *_, **__: Tables())
     stop, end = asyncio.Event(), asyncio.Event()
     database = asyncio.create_task(server.serve(tmp_path, None, extra_sockets=[], stop=end))
     socket = tmp_path / "db.sock"
@@ -136,7 +158,7 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     routes = cast("Routes", network)
     async with await Client.connect(remote) as client:
         await client.transact([{"op": "insert", "table": "Open_vSwitch", "row": {}}])
-        made = agent.Agent(remote, plane, devices, routes, Restores(tmp_path / "devices.json"))
+        made = agent.Agent(remote, plane, devices, routes, tmp_path)
         running = asyncio.create_task(made.run(stop))
         yield Scene(kernel, client, devices, network, running)
         stop.set()

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from tests.unit.switch.conftest import Rows, device
 
+from heliograph.control.wanted import ControllerStatus
 from heliograph.kernel import layouts
 from heliograph.kernel.counters import CounterMap, Counters, MirrorCounts, PortCounts
 from heliograph.kernel.layouts import Reason
@@ -14,10 +15,12 @@ from heliograph.switch import plan
 from heliograph.switch.feedback import (
     Feedback,
     Port,
+    datapath_id,
     interface_statistics,
     mirror_statistics,
 )
 from heliograph.switch.slots import Slots
+from heliograph.switch.wanted import stable_mac
 
 
 class Numbers(CounterMap):
@@ -46,6 +49,7 @@ class Scene:
         )
         self.teller = Feedback(rows.replica)
         self.up = True
+        self.controllers: dict[UUID, ControllerStatus] = {}
 
     def explain(self, now: float, config: int = 0) -> tuple[list[dict[str, Any]], bool]:
         one, two = (self.rows.interface_of(port) for port in self.ports)
@@ -54,7 +58,9 @@ class Scene:
         self.last = made
         ports = {one: Port(made.ports[one], present[one], device(6, "tap1"))}
         counts = self.counters.read(*self.teller.uncounted(made, ports))
-        return self.teller.explain(self.rows.intent, made, ports, counts, config=config, now=now)
+        return self.teller.explain(
+            self.rows.intent, made, ports, counts, self.controllers, config=config, now=now
+        )
 
     def problem_writes(self, now: float, config: int = 0) -> list[tuple[str, Any]]:
         """(table, mutations) of the writes to heliograph-error; they are carried out as well."""
@@ -125,7 +131,7 @@ def test_statistics_come_at_their_time_only(scene: Scene) -> None:
     scene.counters.mirror_map.slots[slot] = [7, 700, 7]
     operations, _ = scene.explain(1.0)
     assert written(operations, "Mirror") == {}
-    operations = scene.teller.statistics(scene.last, {}, scene.counters.read([], [slot]), {})
+    operations = scene.teller.statistics(scene.last, {}, scene.counters.read([], [slot]), {}, {})
     assert written(operations, "Mirror")["statistics"] == [
         "map",
         [["tx_bytes", 700], ["tx_packets", 7]],
@@ -169,7 +175,7 @@ def test_rows_that_are_gone_meanwhile_are_left_out(scene: Scene) -> None:
     made = plan.plan(before, plan.Facts(), Slots())
     scene.rows.delete("Mirror", scene.mirror)
     counts = scene.counters.read([], made.slots.mirrors.values())
-    operations, _ = scene.teller.explain(before, made, {}, counts, config=0, now=0.0)
+    operations, _ = scene.teller.explain(before, made, {}, counts, {}, config=0, now=0.0)
     assert not [o for o in operations if o["table"] == "Mirror"]
 
 
@@ -192,7 +198,7 @@ def row_of(scene: Scene, port: Port, statistics: bool = False) -> dict[str, Any]
     made.ofports[interface] = 2
     counts = scene.counters.read([port.number] if statistics else [], [])
     operations, _ = scene.teller.explain(
-        scene.rows.intent, made, {interface: port}, counts, config=0, now=0.0
+        scene.rows.intent, made, {interface: port}, counts, {}, config=0, now=0.0
     )
     found: dict[str, Any] = {}
     for operation in operations:
@@ -262,3 +268,37 @@ def test_what_a_tunnel_refuses_was_received_and_what_it_cannot_send_was_not() ->
     found = interface_statistics(PortCounts(3, 300, 0, 0, 0, drops), None)
     assert (found["rx_dropped"], found["tx_dropped"]) == (3, 12)
     assert "cut_mtu" not in found
+
+
+def test_controllers_are_told_and_what_is_wrong_with_them(scene: Scene) -> None:
+    row = scene.rows.add("Controller", target="tcp:192.0.2.1", local_ip="192.0.2.2")
+    scene.rows.set("Bridge", scene.bridge, controller=(row,))
+    status = ControllerStatus(True, "master", {"state": "ACTIVE"}, "is odd")
+    scene.controllers = {row: status}
+    operations, _ = scene.explain(0.0)
+    (update,) = [o for o in operations if o["table"] == "Controller" and o["op"] == "update"]
+    assert update["row"] == {
+        "is_connected": True,
+        "role": "master",
+        "status": ["map", [["state", "ACTIVE"]]],
+    }
+    (told,) = [text for table, text in scene.problem_writes(1.0) if table == "Controller"]
+    assert "local_ip" in told["heliograph-error"] and told["heliograph-error"].endswith("; is odd")
+    later = scene.teller.statistics(scene.last, {}, scene.counters.read([], []), {}, {row: status})
+    assert later == []
+    scene.controllers = {row: ControllerStatus(False, None, {}, "")}
+    (gone,) = scene.teller.statistics(
+        scene.last, {}, scene.counters.read([], []), {}, scene.controllers
+    )
+    assert gone["row"] == {"is_connected": False, "role": ["set", []], "status": ["map", []]}
+
+
+def test_datapath_id_is_the_configured_one_or_from_a_mac(rows: Rows) -> None:
+    port = rows.port("br0")
+    row = rows.bridge("br0", (port,))
+    (bridge,) = rows.intent.bridges
+    local = Port(1, device(5), device(6, "br0", mac="02:00:00:00:00:06"))
+    assert datapath_id(bridge, {rows.interface_of(port): local}) == 0x0200_0000_0006
+    assert datapath_id(bridge, {}) == int(stable_mac(row).replace(":", ""), 16)
+    rows.set("Bridge", row, other_config={"datapath-id": "0x7"})
+    assert datapath_id(rows.intent.bridges[0], {rows.interface_of(port): local}) == 7

@@ -4,6 +4,7 @@
 import pytest
 from tests.unit.switch.conftest import Rows
 
+from heliograph.control.wanted import WantedController
 from heliograph.switch import intent
 
 
@@ -90,3 +91,60 @@ def test_rules_79_and_81_a_snaplen_of_65535_is_one(rows: Rows) -> None:
     rows.bridge("br0", mirrors=(*mirrors, rows.add("Mirror", name="whole")))
     given = {mirror.name: mirror.snaplen for mirror in rows.intent.bridges[0].mirrors}
     assert given == {"m65535": 65535, "m64": 64, "whole": 0}
+
+
+def test_controllers(rows: Rows) -> None:
+    columns = {
+        "max_backoff": 2000,
+        "inactivity_probe": 0,
+        "connection_mode": "out-of-band",
+        "controller_rate_limit": 100,
+        "controller_burst_limit": 25,
+        "type": "service",
+        "enable_async_messages": False,
+    }
+    full = rows.add("Controller", target="ptcp:6653", local_gateway="192.0.2.1", **columns)
+    bare = rows.add("Controller", target="tcp:192.0.2.1")
+    rows.bridge(
+        "br0",
+        controller=tuple(sorted((full, bare))),
+        fail_mode="secure",
+        protocols=("OpenFlow10", "OpenFlow15"),
+        other_config={"dp-desc": "rack 7"},
+    )
+    (bridge,) = rows.intent.bridges
+    found = {controller.uuid: controller for controller in bridge.controllers}
+    assert found[full] == WantedController(
+        uuid=full,
+        target="ptcp:6653",
+        max_backoff=2000,
+        inactivity_probe=0,
+        connection_mode="out-of-band",
+        rate_limit=100,
+        burst_limit=25,
+        kind="service",
+        enable_async=False,
+    )
+    assert found[bare] == WantedController(uuid=bare, target="tcp:192.0.2.1")
+    assert bridge.in_band == {full: ("local_gateway",)}
+    assert (bridge.fail_mode, bridge.description) == ("secure", "rack 7")
+    assert bridge.protocols == {"OpenFlow10", "OpenFlow15"}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0000020000000001", 0x200_0000_0001),
+        ("0x1f", 0x1F),
+        ("0XFFFFFFFFFFFFFFFF", 2**64 - 1),
+        ("1f", None),
+        ("0x0", None),
+        ("0x", None),
+        ("00000200000000g1", None),
+        ("0x1ffffffffffffffff", None),
+    ],
+)
+def test_datapath_id(rows: Rows, text: str, number: int | None) -> None:
+    """As Open vSwitch reads it; what it cannot read does not count."""
+    rows.bridge("br0", other_config={"datapath-id": text})
+    assert rows.intent.bridges[0].datapath_id == number

@@ -16,6 +16,7 @@ from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Device, Devices, Restore
 from heliograph.kernel.layouts import Reason
+from heliograph.kernel.snapshot import BridgeEntry
 from heliograph.kernel.tunnels import UnderlayEntry
 from heliograph.switch import plan, underlay, wanted, wire
 from heliograph.switch.encapsulation import Network
@@ -462,3 +463,23 @@ async def test_a_device_where_tunnels_cannot_receive_is_an_error_of_theirs(
     }
     digger.scene.plane.refuse_receiver = set()
     assert "receive on 9" in await digger.order()
+
+
+async def test_a_bridge_in_force_is_amended_between_passes(scene: Scene) -> None:
+    bridge = scene.rows.bridge("br0")
+    slot = 0
+
+    def with_flows(entry: BridgeEntry) -> BridgeEntry:
+        return dataclasses.replace(entry, flows=True)
+
+    scene.reconciler.amend(slot, with_flows)
+    assert scene.plane.switched == [], "it is not there yet"
+    await scene.follow()
+    assert scene.reconciler.slots.bridges == {bridge: slot}
+    scene.reconciler.amend(slot, with_flows)
+    scene.reconciler.amend(slot, with_flows)
+    assert scene.plane.switched == [slot, slot] and scene.reconciler.bridges[slot].flows
+    scene.plane.refuse = {slot}
+    with pytest.raises(OSError, match="memory"):
+        scene.reconciler.amend(slot, lambda entry: dataclasses.replace(entry, flows=False))
+    assert scene.reconciler.bridges[slot].flows
