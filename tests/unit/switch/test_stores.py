@@ -30,7 +30,7 @@ def test_a_packet_out_is_run_with_its_ops(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(packet_out, "send", lambda *words, **more: runs.append((*words, more)))
     store = Store()
     metadata = Match.of({"reg3": (7, 0xFF)})
-    packet = PacketOut((Output(2),), b"frame", in_port=5, metadata=metadata)
+    packet = PacketOut(actions=(Output(2),), data=b"frame", in_port=5, metadata=metadata)
     store.packet_out(packet)
     assert runs == [(77, b"frame", {"bridge": 3, "in_port": 5, "ops": (40, 2)})]
     assert store.asked == [(SetField("reg3", 7, 0xFF), Output(2))]
@@ -42,4 +42,4 @@ def test_a_frame_that_the_kernel_refuses_is_an_error(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(packet_out, "send", refuse)
     with pytest.raises(OpenFlowError, match="a frame of 9000 bytes"):
-        Store().packet_out(PacketOut((), bytes(9000)))
+        Store().packet_out(PacketOut(actions=(), data=bytes(9000)))
