@@ -49,22 +49,18 @@ class Mask:
         self.skip, self.skip_mask, self.skip_value = -1, 0, 0
 
     def narrow(self, values: Sequence[int]) -> bool:
-        """Have its frames told apart by what all its rules share; whether that is less now."""
+        """Keep of what tells its frames apart what this rule shares; whether that is less now."""
         if self.skip < 0:
-            self._choose(values)
-            return True
+            known = [word for word in _SKIP_WORDS if word in self.words]
+            self.skip = self.words.index(known[0]) if known else 0
+            if self.words:
+                self.skip_mask, self.skip_value = self.masks[self.skip], values[self.skip]
+            return False
+        if not self.skip_mask:
+            return False
         different = (values[self.skip] ^ self.skip_value) & self.skip_mask
-        if different:
-            self.skip_mask &= ~different
+        self.skip_mask &= ~different
         return bool(different)
-
-    def _choose(self, values: Sequence[int]) -> None:
-        if not self.words:
-            self.skip = 0
-            return
-        known = [word for word in _SKIP_WORDS if word in self.words]
-        self.skip = self.words.index(known[0]) if known else 0
-        self.skip_mask, self.skip_value = self.masks[self.skip], values[self.skip]
 
     def fields(self) -> tuple[int | bytes, ...]:
         count = len(self.words)
