@@ -20,6 +20,7 @@ from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Devices
 from heliograph.kernel.routes import Routes
 from heliograph.log import Chatter
+from heliograph.openflow.errors import OpenFlowError
 from heliograph.ovsdb.client import Client
 from heliograph.ovsdb.replica import Replica
 from heliograph.switch import explain, feedback, intent, plan, wanted
@@ -110,7 +111,7 @@ class Agent:
                 self._tell(),
                 self._report(),
                 self._keep_macs(),
-                self._openflow.run(),
+                self._keep_flows(),
                 stop.wait(),
             )
         ]
@@ -313,3 +314,10 @@ class Agent:
             except OSError as error:
                 self._complain("the MAC table could not be looked after", error)
                 await asyncio.sleep(BACK_OFF_SECONDS[1])
+
+    async def _keep_flows(self) -> None:
+        while True:
+            try:
+                await self._openflow.run()
+            except (OpenFlowError, OSError) as error:
+                self._complain("flows could not be looked after", error)

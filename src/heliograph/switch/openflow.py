@@ -18,6 +18,7 @@ from uuid import UUID
 from heliograph.control.service import Service
 from heliograph.control.wanted import ControllerStatus, WantedBridge
 from heliograph.errors import HeliographError
+from heliograph.flows.journal import JournalError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Devices, is_far_end
 from heliograph.kernel.layouts import PortFlags
@@ -65,7 +66,7 @@ class OpenFlow:
         self._since: dict[UUID, int] = {}  # when an Interface became a port
 
     async def run(self) -> None:
-        """Whatever is not asked for by a pass, until cancelled."""
+        """Whatever is not asked for by a pass, until cancelled or one of it fails."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._ring.fd, self._take_packet_ins)
         try:
@@ -92,13 +93,13 @@ class OpenFlow:
         self, rows: Intent, planned: Plan, ports: Mapping[UUID, feedback.Port]
     ) -> None:
         """Have the service know the bridges as planned. One whose tables cannot be had forwards
-        nothing and says why."""
+        nothing and says why. Raises HeliographError if the service cannot do it."""
         wanted = []
         for bridge in without_repeats(rows)[0].bridges:
             if bridge.uuid in planned.bridges:
                 try:
                     wanted.append(self._bridge(bridge, planned, ports))
-                except OSError as error:
+                except (OSError, OpenFlowError) as error:
                     entry = planned.bridges[bridge.uuid]
                     planned.bridges[bridge.uuid] = replace(entry, forwarding=False)
                     text = f"forwards nothing, because there is no place for its flows: {error}"
@@ -108,7 +109,10 @@ class OpenFlow:
             for interface in known.keys() - alive:
                 del known[interface]
         self._service.slots = {planned.slots.bridges[b.uuid]: b.uuid for b in wanted}
-        await self._service.configure(wanted)
+        try:
+            await self._service.configure(wanted)
+        except (OpenFlowError, JournalError) as error:
+            raise HeliographError(f"flows cannot be put in force: {error}") from error
 
     def _bridge(
         self, bridge: Bridge, planned: Plan, ports: Mapping[UUID, feedback.Port]

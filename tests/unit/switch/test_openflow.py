@@ -17,7 +17,7 @@ from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts, PortCounts
 from heliograph.kernel.layouts import PortFlags
 from heliograph.kernel.snapshot import BridgeEntry
-from heliograph.openflow.errors import OpenFlowError
+from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.messages import PortConfig
 from heliograph.switch import openflow, plan, wanted
 from heliograph.switch.feedback import Port
@@ -32,8 +32,11 @@ class Service:
         self.slots: dict[int, UUID] = {}
         self.bridges: dict[UUID, WantedBridge] = {}
         self.needing: set[UUID] = set()
+        self.fault: Exception | None = None
 
     async def configure(self, bridges: Sequence[WantedBridge]) -> None:
+        if self.fault:
+            raise self.fault
         self.bridges = {bridge.uuid: bridge for bridge in bridges}
 
     def needs_tables(self, uuid: UUID) -> bool:
@@ -80,7 +83,7 @@ class Store:
 
     def __init__(self, plane: Kernel, slot: int, port_live: Callable[[int], bool]) -> None:
         if not self.room:
-            raise OSError("no memory")
+            raise OpenFlowError(Code.OFPFMFC_TABLE_FULL, "no memory")
         self.port_live, self.closed = port_live, False
 
     def close(self) -> None:
@@ -243,3 +246,9 @@ async def test_without_room_for_tables_a_bridge_fails_closed(
     assert "no memory" in scene.planned.problems[scene.bridge]
     monkeypatch.setattr(Store, "room", True)
     assert (await scene.run_pass()).forwarding
+
+
+async def test_flows_that_cannot_be_put_in_force_fail_the_pass(scene: Scene) -> None:
+    scene.service.fault = OpenFlowError(Code.OFPFMFC_TABLE_FULL, "no memory")
+    with pytest.raises(HeliographError, match="no memory"):
+        await scene.run_pass()
