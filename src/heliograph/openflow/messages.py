@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All other messages, decoded: the session, the switch, its ports and tables, bundles."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -242,11 +242,29 @@ class AsyncConfig:
     port_status: tuple[int, int]
     flow_removed: tuple[int, int]
 
+    def masks(self) -> tuple[int, ...]:
+        return (*self.packet_in, *self.port_status, *self.flow_removed)
+
+    @classmethod
+    def of(cls, masks: Sequence[int]) -> "AsyncConfig":
+        first, second, third, fourth, fifth, sixth = masks
+        return cls(
+            packet_in=(first, second), port_status=(third, fourth), flow_removed=(fifth, sixth)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SetAsync:
+    """`said`: which of the six masks it has; from 1.4 on it may leave others as they are."""
+
     config: AsyncConfig
     nicira: bool = False
+    said: tuple[bool, ...] = (True,) * 6
+
+    def over(self, old: AsyncConfig) -> AsyncConfig:
+        """What is to be in force where `old` was."""
+        masks = zip(self.said, self.config.masks(), old.masks(), strict=True)
+        return AsyncConfig.of([new if said else was for said, new, was in masks])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ _FEATURES = Struct("!QIBB2xII")
 _ROLE, _ROLE_STATUS = Struct("!I4xQ"), Struct("!IB3xQ")
 _ASYNC = Struct("!6I")
 _NO_GENERATION = 0xFFFF_FFFF_FFFF_FFFF
-_SIX_REASONS = 0x3F
 
 
 def _hello(reader: Reader, version: int) -> m.Hello:
@@ -150,11 +149,10 @@ def _encode_role_status(message: m.RoleStatus, _version: int) -> Encoded:
     return "ROLE_STATUS", [_ROLE_STATUS.pack(message.role, message.reason, generation)]
 
 
-def _async(reader: Reader, version: int) -> m.AsyncConfig:
+def _async(reader: Reader, version: int) -> m.SetAsync:
     if version < 5:
-        words = reader.unpack(_ASYNC)
-        return m.AsyncConfig(packet_in=words[:2], port_status=words[2:4], flow_removed=words[4:])
-    masks = [_SIX_REASONS] * 6
+        return m.SetAsync(m.AsyncConfig.of(reader.unpack(_ASYNC)), version == 1)
+    masks, said = [0] * 6, [False] * 6
     while len(reader):
         kind, length = reader.unpack(_TLV)
         if length < 4:
@@ -163,21 +161,18 @@ def _async(reader: Reader, version: int) -> m.AsyncConfig:
         reader.take(min(-length % 8, len(reader)))
         if kind < 6:
             # Pairs, secondary before primary.
-            masks[kind ^ 1] = body.unpack(_WORD)[0]
+            masks[kind ^ 1], said[kind ^ 1] = body.unpack(_WORD)[0], True
         elif kind >= 12:
             raise OpenFlowError(Code.OFPACFC_UNSUPPORTED, f"property {kind}")
-    return m.AsyncConfig(
-        packet_in=(masks[0], masks[1]),
-        port_status=(masks[2], masks[3]),
-        flow_removed=(masks[4], masks[5]),
-    )
+    return m.SetAsync(m.AsyncConfig.of(masks), said=tuple(said))
 
 
-def _encode_async(config: m.AsyncConfig, version: int) -> bytes:
-    words = *config.packet_in, *config.port_status, *config.flow_removed
-    if version < 5:
-        return _ASYNC.pack(*words)
-    return b"".join(pack("!HHI", kind, 8, words[kind ^ 1]) for kind in range(6))
+def _encode_async(message: m.SetAsync, version: int) -> bytes:
+    masks = message.config.masks()
+    if version < 5 or message.nicira:
+        return _ASYNC.pack(*masks)
+    chosen = (kind for kind in range(6) if message.said[kind ^ 1])
+    return b"".join(pack("!HHI", kind, 8, masks[kind ^ 1]) for kind in chosen)
 
 
 def _packet_in_format(reader: Reader, _version: int) -> m.SetPacketInFormat:
@@ -223,9 +218,9 @@ DECODERS: Mapping[str, Callable[[Reader, int], Message]] = {
     "ROLE_STATUS": _role_status,
     "NX:ROLE_REQUEST": _role(m.RoleRequest, nicira=True),
     "NX:ROLE_REPLY": _role(m.RoleReply, nicira=True),
-    "SET_ASYNC": lambda reader, version: m.SetAsync(_async(reader, version)),
-    "NX:SET_ASYNC": lambda reader, _v: m.SetAsync(_async(reader, 1), nicira=True),
-    "GET_ASYNC_REPLY": lambda reader, version: m.GetAsyncReply(_async(reader, version)),
+    "SET_ASYNC": _async,
+    "NX:SET_ASYNC": lambda reader, _v: _async(reader, 1),
+    "GET_ASYNC_REPLY": lambda reader, version: m.GetAsyncReply(_async(reader, version).config),
     "NX:SET_FLOW_FORMAT": _flow_format,
     "NX:FLOW_MOD_TABLE_ID": lambda reader, _v: m.FlowModTableId(reader.take(8)[0] != 0),
     "NX:SET_PACKET_IN_FORMAT": _packet_in_format,
@@ -246,13 +241,12 @@ ENCODERS: Mapping[type[Any], Callable[[Any, int], Encoded]] = {
     m.RoleReply: _encode_role,
     m.RoleStatus: _encode_role_status,
     m.SetAsync: lambda message, version: (
-        ("NX:SET_ASYNC", [_encode_async(message.config, 1)])
-        if message.nicira
-        else ("SET_ASYNC", [_encode_async(message.config, version)])
+        "NX:SET_ASYNC" if message.nicira else "SET_ASYNC",
+        [_encode_async(message, version)],
     ),
     m.GetAsyncReply: lambda message, version: (
         "GET_ASYNC_REPLY",
-        [_encode_async(message.config, version)],
+        [_encode_async(m.SetAsync(message.config), version)],
     ),
     m.SetFlowFormat: lambda message, _v: ("NX:SET_FLOW_FORMAT", [_WORD.pack(2 * message.nxm)]),
     m.FlowModTableId: lambda message, _v: (

@@ -236,8 +236,18 @@ def messages_from_13(version: int) -> list[Message]:
     ]
     if version >= 5:
         some += [m.TableDescRequest(), m.TableDescReply(((1, 0), (2, 0)))]
+        partly = m.AsyncConfig(packet_in=(0, 2), port_status=(3, 0), flow_removed=(0, 0))
+        some.append(m.SetAsync(partly, said=(False, True, True, False, False, False)))
         some += [m.RoleStatus(m.Role.SECONDARY), m.RoleStatus(m.Role.EQUAL, m.RoleReason.CONFIG, 7)]
     return some
+
+
+def test_what_a_message_leaves_unsaid_stays_as_it_was() -> None:
+    """Which messages are sent unasked: from 1.4 on, a property for each kind and role."""
+    old = m.AsyncConfig(packet_in=(1, 2), port_status=(3, 4), flow_removed=(5, 6))
+    said = read(b"\0\1\0\x08\0\0\0\0\0\2\0\x08\0\0\0\x09", 5, 28)
+    assert isinstance(said, m.SetAsync)
+    assert said.over(old) == replace(old, packet_in=(0, 2), port_status=(3, 9))
 
 
 @every_version
