@@ -42,8 +42,8 @@ _MAPS = (
     "super_seen outers envelopes flow_stores packet_ins"
 ).split()
 _MAPS += _FDB_MAPS + _STATISTICS
-# What is worth carrying from one layout into another, if its shape is the same; the rows at once,
-# the others when the new configuration is about to be put in force.
+# What is worth carrying from one layout into another, if its shape is the same; the rows and the
+# flow stores at once, the others when the new configuration is about to be put in force.
 _CARRIED = [*_FDB_MAPS, *_STATISTICS]
 
 ROW_BRIDGES, ROW_PORTS = 0, int(Limits.MAX_BRIDGES)
@@ -136,6 +136,7 @@ class DataPlane:
             migration.pin_names(folder)
         plane = cls(root, loaded, adopted=adopted)
         plane._carry("rows")
+        plane._carry(migration.STORES)
         return plane
 
     def carry_over(self) -> None:

@@ -3,18 +3,22 @@
 
 Maps of the same shape are copied. Counters change their shape with every new reason for a drop, so
 their fields have names, pinned beside them in the map `names` of each layout, and are copied by
-those.
+those. So have those of flow stores that are read again: a store is built anew, with the counters of
+the one that it finds in its place.
 """
 
+import contextlib
 import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from heliograph.kernel import bpf, layouts
-from heliograph.kernel.layouts import Reason
+from heliograph.kernel.layouts import Limits, Reason
 
 NAMES = "names"
+STORES = "flow_stores"
 _FIELDS = {
     "port_stats": layouts.PortCounters._fields[:-1],
     "mirror_stats": layouts.MirrorCounters._fields[:-1],
@@ -26,9 +30,19 @@ Names = dict[str, list[str]]
 
 
 def names() -> Names:
-    """The names of the counters, in their order, of our maps of per-CPU counters."""
+    """The names of the counters, in their order, of our maps of per-CPU counters, and of what is
+    in a flow store."""
     drops = [reason.name for reason in list(Reason)[:-1]]
-    return {table: [*fields, *drops] for table, fields in _FIELDS.items()}
+    return {table: [*fields, *drops] for table, fields in _FIELDS.items()} | {STORES: _store()}
+
+
+def _store() -> list[str]:
+    """How that is laid out of a flow store which has its counters."""
+    return [
+        *(layouts.STORE_HEADER.format, *layouts.StoreHeader._fields),
+        *(layouts.STORE_BUCKET.format, *layouts.StoreBucket._fields),
+        *(layouts.STORE_RULE.format, *layouts.StoreRule._fields),
+    ]
 
 
 def pin_names(folder: Path) -> None:
@@ -50,11 +64,29 @@ def carry(old: Path, name: str, target: int) -> None:
         if name in _FIELDS:
             there = _names_of(old).get(name, names()[name] if shape == ours else [])
             _carry_counters(source, shape, there, target, names()[name])
+        elif name == STORES:
+            if _names_of(old).get(STORES) == _store():
+                _carry_stores(source, target)
         elif shape == ours:
             for key, value in _items(source, shape[1], shape[2]):
                 bpf.update(target, key, value)
     finally:
         os.close(source)
+
+
+def _carry_stores(source: int, target: int) -> None:
+    """Have the same stores in another array of them."""
+    for slot in range(Limits.MAX_BRIDGES):
+        key = struct.pack("=I", slot)
+        found = bpf.lookup(source, key, 4)
+        if found is None:
+            continue
+        store = bpf.get_by_id(*struct.unpack("=I", found))
+        try:
+            with contextlib.suppress(OSError):  # of another shape: its flows count from 0
+                bpf.update(target, key, struct.pack("=I", store))
+        finally:
+            os.close(store)
 
 
 def _items(source: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
