@@ -152,8 +152,8 @@ class OpenFlow:
     def complete(self, planned: Plan) -> None:
         """Put into the plan what OpenFlow says of bridges and ports this moment."""
         for uuid, entry in planned.bridges.items():
-            flows = uuid in self._stores and self._service.needs_tables(uuid)
-            planned.bridges[uuid] = self._with_configs(uuid, replace(entry, flows=flows))
+            needed = uuid in self._stores and self._service.needs_tables(uuid)
+            planned.bridges[uuid] = self._with_configs(uuid, _through_tables(entry, needed))
 
     def _with_configs(self, bridge: UUID, entry: BridgeEntry) -> BridgeEntry:
         """The entry with what is set of its ports."""
@@ -230,7 +230,7 @@ class OpenFlow:
 
         Raises OpenFlowError when the kernel refuses.
         """
-        self._amend(bridge, lambda entry: replace(entry, flows=needed))
+        self._amend(bridge, lambda entry: _through_tables(entry, needed))
 
     def _amend(self, bridge: UUID, change: Callable[[BridgeEntry], BridgeEntry]) -> None:
         if bridge not in self._stores:
@@ -245,3 +245,8 @@ class OpenFlow:
     def status_changed(self) -> None:
         """Service.status() has something new."""
         self._tell()
+
+
+def _through_tables(entry: BridgeEntry, needed: bool) -> BridgeEntry:
+    """With flows or without; one that is to forward nothing does not do it by flows either."""
+    return replace(entry, flows=needed and entry.forwarding)

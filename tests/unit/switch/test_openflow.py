@@ -150,6 +150,14 @@ async def test_a_bridge_pays_for_tables_only_when_it_needs_them(scene: Scene) ->
     assert (await scene.run_pass()).flows
 
 
+async def test_a_bridge_that_fails_closed_has_no_flows_either(scene: Scene) -> None:
+    scene.rows.set("Bridge", scene.bridge, stp_enable=True)
+    scene.service.needing.add(scene.bridge)
+    entry = await scene.run_pass()
+    await scene.openflow.tables_needed(scene.bridge, True)
+    assert not entry.flows and not scene.kernel.in_force[scene.slot].flows
+
+
 async def test_tables_are_switched_on_without_a_pass(scene: Scene) -> None:
     await scene.run_pass()
     await scene.openflow.tables_needed(scene.bridge, True)
