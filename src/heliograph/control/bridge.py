@@ -18,7 +18,8 @@ from heliograph.flows.bundles import Bundles
 from heliograph.flows.change import Change
 from heliograph.flows.checks import check_unmatched
 from heliograph.flows.flow import SECOND, TABLES, Flow, groups_in
-from heliograph.flows.journal import Journal
+from heliograph.flows.journal import Journal, JournalError
+from heliograph.flows.records import Kept
 from heliograph.flows.tables import Tables
 from heliograph.kernel.layouts import TableFlags
 from heliograph.openflow.actions import Output, Port
@@ -63,18 +64,25 @@ class Bridge:
 
     def begin(self, *, adopt: bool) -> None:
         """Give the data plane what the journal holds, or else the flows to begin with."""
-        kept = self._journal.load()
+        kept = self._load() if adopt else None
         self.ports = {port.number: port for port in self.wanted.ports}
-        if adopt:
+        if kept is not None:
             self.tables.restore(kept.flows, kept.groups, kept.next_id)
             self.wanted.plane.load(self.tables)
             if self._has_controllers and self._is_default():
                 self._fallback = self._first_flow()
         else:
-            change = self._reset(standalone=self._forwards_alone)
+            self._reset(standalone=self._forwards_alone)
             self.wanted.plane.load(self.tables)
-            self._journal.append(change, self.tables)
+            self._journal.compact(self.tables)
         self._told_needed = self.needs_tables
+
+    def _load(self) -> Kept | None:
+        try:
+            return self._journal.load()
+        except JournalError as error:
+            log.error("bridge %s begins without its flows: %s", self.wanted.name, error)
+            return None
 
     def close(self) -> None:
         self._journal.close()

@@ -258,7 +258,8 @@ def _check_queue_port(bridge: Bridge, number: int) -> None:
 
 
 async def _queue_stats(c: Conversation, message: m.QueueStatsRequest) -> Message:
-    _check_queue_port(c.bridge, message.port)
+    if message.port != Port.ALL or c.version != m.Version.V10:  # which says so "any port"
+        _check_queue_port(c.bridge, message.port)
     if message.queue_id != _ALL_QUEUES:
         raise OpenFlowError(Code.OFPQOFC_BAD_QUEUE, f"queue {message.queue_id}: no queues")
     return m.QueueStatsReply()

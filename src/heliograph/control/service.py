@@ -91,7 +91,7 @@ class Service:
     def __init__(self, rundir: Path, hooks: Hooks, *, keep: bool) -> None:
         self._rundir, self._hooks, self._keep = rundir, hooks, keep
         self._journals = rundir / "flows"
-        self._bridges: dict[UUID, _Served] = {}
+        self._served: dict[UUID, _Served] = {}
         self._begun = False
         self.slots: dict[int, UUID] = {}  # the data plane's numbers of bridges
 
@@ -100,11 +100,11 @@ class Service:
         if not self._begun:
             self._begin({bridge.uuid for bridge in wanted})
         named = {bridge.uuid: bridge for bridge in wanted}
-        for uuid in [uuid for uuid in self._bridges if not self._is_same(named.get(uuid), uuid)]:
-            await self._bridges.pop(uuid).close()
+        for uuid in [uuid for uuid in self._served if not self._is_same(named.get(uuid), uuid)]:
+            await self._served.pop(uuid).close()
             self._journal(uuid).unlink(missing_ok=True)
         for uuid, bridge in named.items():
-            served = self._bridges.get(uuid)
+            served = self._served.get(uuid)
             if served is None:
                 await self._add(bridge)
             elif served.bridge.wanted != bridge:
@@ -114,7 +114,7 @@ class Service:
 
     def _is_same(self, wanted: WantedBridge | None, uuid: UUID) -> bool:
         """Whether it is the bridge that is served; one of another name is another bridge."""
-        return wanted is not None and wanted.name == self._bridges[uuid].bridge.wanted.name
+        return wanted is not None and wanted.name == self._served[uuid].bridge.wanted.name
 
     def _journal(self, uuid: UUID) -> Path:
         return self._journals / f"{uuid}.journal"
@@ -133,16 +133,20 @@ class Service:
         adopt = journal.exists()
         bridge = Bridge(wanted, journal, self._hooks)
         bridge.begin(adopt=adopt)
-        served = self._bridges[wanted.uuid] = _Served(self._rundir, bridge, self._hooks)
+        served = self._served[wanted.uuid] = _Served(self._rundir, bridge, self._hooks)
         await served.follow(None)
+
+    @property
+    def bridges(self) -> dict[UUID, Bridge]:
+        return {uuid: served.bridge for uuid, served in self._served.items()}
 
     def needs_tables(self, uuid: UUID) -> bool:
         """Whether the bridge has anything but the one flow that forwards as a learning switch."""
-        return uuid in self._bridges and self._bridges[uuid].bridge.needs_tables
+        return uuid in self._served and self._served[uuid].bridge.needs_tables
 
     def packet_in(self, record: PacketIn, frame: bytes) -> None:
         """A frame that the data plane has for controllers."""
-        served = self._bridges.get(self.slots.get(record.bridge, UUID(int=0)))
+        served = self._served.get(self.slots.get(record.bridge, UUID(int=0)))
         if served is not None:
             packet_ins.deliver(served.bridge, record, frame)
 
@@ -150,17 +154,17 @@ class Service:
         """Of each row of Controller."""
         return {
             uuid: row.status()
-            for served in self._bridges.values()
+            for served in self._served.values()
             for uuid, row in served.rows.items()
         }
 
     async def tick(self) -> None:
         """Once a second."""
-        for served in tuple(self._bridges.values()):
+        for served in tuple(self._served.values()):
             await served.tick()
 
     async def close(self) -> None:
         """The journals stay, for the data plane goes on."""
-        for served in self._bridges.values():
+        for served in self._served.values():
             await served.close()
-        self._bridges.clear()
+        self._served.clear()

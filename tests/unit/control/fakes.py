@@ -4,12 +4,15 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from tools.lab.openvswitch import program
+from tools.lab.openvswitch import environment, program
 
+from heliograph.control.bridge import Bridge
+from heliograph.control.peers import Peer
 from heliograph.control.service import Service
 from heliograph.control.wanted import WantedBridge
 from heliograph.flows.change import Delta
@@ -142,12 +145,36 @@ class Switch:
     def path(self) -> Path:
         return self.rundir / "br0.mgmt"
 
+    @property
+    def bridge(self) -> Bridge:
+        return self.service.bridges[self.wanted.uuid]
+
+    @property
+    def peers(self) -> list[Peer]:
+        return list(self.bridge.peers)
+
+    async def configure(self, **changes: Any) -> None:
+        """The same bridge, with other columns."""
+        self.wanted = replace(self.wanted, **changes)
+        await self.begin()
+
+    def words(self, version: int, *words: str) -> list[str]:
+        """`ovs-ofctl -O VERSION words[0] SWITCH words[1:]`, options going before."""
+        options = [word for word in words if word.startswith("--")]
+        command, *rest = [word for word in words if not word.startswith("--")]
+        name = NAMES[version]
+        said = [*options, "-O", name, "--timeout=20", command]
+        return [str(program("ovs-ofctl")), *said, f"unix:{self.path}", *rest]
+
     async def ofctl(self, version: int, *words: str, stdin: str = "") -> str:
-        """Output of `ovs-ofctl -O VERSION words[0] SWITCH words[1:]`, errors too."""
-        said = ["-O", NAMES[version], "--timeout=20", words[0], f"unix:{self.path}", *words[1:]]
-        pipe = asyncio.subprocess.PIPE
+        """What `words` prints, errors too."""
+        pipe, both = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
         process = await asyncio.create_subprocess_exec(
-            program("ovs-ofctl"), *said, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+            *self.words(version, *words),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=both,
+            env=environment(self.rundir),
         )
         output, _ = await process.communicate(stdin.encode())
         return output.decode().strip()
