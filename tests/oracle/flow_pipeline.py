@@ -9,26 +9,21 @@ TooDeepError. Of a select group the buckets are given in turn, for a switch may 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from math import prod
 from typing import Protocol
 
 from tests.oracle.flow_pipeline_frame import (
-    ARP,
     CFI,
-    ICMP,
-    ICMPV6,
-    IPV4,
-    IPV6,
     LATER,
-    RARP,
     TCP,
     TPIDS,
-    UDP,
     Key,
     Parsed,
     emit,
     parse,
     tags_of,
 )
+from tests.oracle.flow_pipeline_key import has, read, set_tag, write
 
 from heliograph.openflow import actions as a
 from heliograph.openflow.fields import FIELDS
@@ -61,7 +56,19 @@ class Flow(Protocol):
 
 @dataclass(frozen=True)
 class Sent:
+    """`whole`: what it was before max_len cut it. `flood`: by FLOOD, ALL or NORMAL."""
+
     port: int
+    data: bytes
+    whole: bytes
+    flood: bool = False
+
+
+@dataclass(frozen=True)
+class Normal:
+    """The frame is left to NORMAL, in a pipeline that does not do that itself."""
+
+    in_port: int
     data: bytes
 
 
@@ -84,8 +91,9 @@ class Cleared:
 
 @dataclass
 class Outcome:
-    events: list[Sent | Told | Cleared] = field(default_factory=list)
+    events: list[Sent | Told | Cleared | Normal] = field(default_factory=list)
     hits: list[tuple[int, Flow | None]] = field(default_factory=list)  # None: missed
+    misses: int = 0  # of the first table and of goto_table
 
     @property
     def sent(self) -> list[Sent]:
@@ -99,7 +107,8 @@ class Outcome:
 class Pipeline:
     """The tables, groups and ports of a bridge; `ports` are numbers, LOCAL is 0xfffe.
 
-    `ports_of_first`: a first fragment is looked up with its ports, as after
+    `reserved`: outputs of mirrors, to which neither FLOOD nor ALL goes. `normal`: NORMAL floods;
+    else it is an event. `ports_of_first`: a first fragment is looked up with its ports, as after
     `ovs-ofctl set-frags BRIDGE nx-match`.
     """
 
@@ -110,22 +119,43 @@ class Pipeline:
         groups: Iterable[GroupDesc] = (),
         *,
         no_flood: Collection[int] = (),
+        reserved: Collection[int] = (),
         down: Collection[int] = (),
+        normal: bool = True,
         vlan_limit: int = 1,
         ports_of_first: bool = False,
     ) -> None:
         self.ports, self.no_flood, self.down = list(ports), no_flood, down
+        self.reserved, self.normal = reserved, normal
         self.groups = {group.group_id: group for group in groups}
         self.vlan_limit, self.ports_of_first = vlan_limit, ports_of_first
+        self._able = {
+            number: sum(bucket.weight > 0 for bucket in group.buckets) or 1
+            for number, group in self.groups.items()
+            if group.type == GroupType.SELECT
+        }
         self._tables: dict[int, list[Flow]] = {}
         for flow in sorted(flows, key=lambda flow: -flow.priority):
             self._tables.setdefault(flow.table_id, []).append(flow)
 
+    @property
+    def choices(self) -> int:
+        """How many numbers `run` may be given, for each bucket of each select group."""
+        return prod(self._able.values())
+
+    def bucket(self, group_id: int, choice: int) -> int:
+        """Which of the buckets that have a weight a select group takes."""
+        for number, able in self._able.items():
+            if number == group_id:
+                return choice % able
+            choice //= able
+        raise KeyError(group_id)
+
     def run(self, data: bytes, in_port: int, choice: int = 0) -> Outcome:
-        """`choice`: which bucket of every select group, counted from 0 and round."""
+        """`choice`: of buckets in select groups, below `choices`."""
         parsed = parse(data, in_port, self.vlan_limit)
         walk = _Walk(self, parsed, choice)
-        walk.table(0, in_port)
+        walk.table(0, in_port, counts=True)
         if walk.action_set:
             walk.actions(executed(walk.action_set))
         return walk.outcome
@@ -164,75 +194,6 @@ def executed(action_set: Iterable[a.Action]) -> a.Actions:
     return (*ordered, next(found for found in reversed(finals) if found)[-1])
 
 
-def has(key: Key, prerequisite: str) -> bool:
-    """Whether a packet has the fields with this prerequisite (heliograph.openflow.fields)."""
-    kind, proto = key["eth_type"], key.get("nw_proto", 0)
-    ip = kind in {IPV4, IPV6}
-    whole = key.get("ip_frag") != LATER
-    icmpv6 = kind == IPV6 and proto == ICMPV6
-    nd = key.get("icmpv6_type") if icmpv6 and not key.get("icmpv6_code") else None
-    return {
-        "": True,
-        "VLAN": bool(key.get("vlan_tci", 0) & CFI),
-        "ARP": kind in {ARP, RARP},
-        "IP": ip,
-        "IPv4": kind == IPV4,
-        "IPv6": kind == IPV6,
-        "TCP": ip and proto == TCP and whole,
-        "UDP": ip and proto == UDP and whole,
-        "ICMPv4": kind == IPV4 and proto == ICMP,
-        "ICMPv6": icmpv6,
-        "ND": nd in {135, 136},
-        "SOLICIT": nd == 135,
-        "ADVERT": nd == 136,
-    }.get(prerequisite, False)
-
-
-def read(key: Key, name: str) -> int:
-    """A field, also one that is part of others or made of them."""
-    if name == "vlan_vid":
-        return key.get("vlan_tci", 0) & 0x1FFF
-    if name == "vlan_pcp":
-        return key.get("vlan_tci", 0) >> 13
-    if name == "nw_tos":
-        return key.get("ip_dscp", 0) << 2
-    if name.startswith("x"):
-        value = 0
-        for register in _registers(name):
-            value = value << 32 | key.get(register, 0)
-        return value
-    return key.get(name, 0)
-
-
-def _registers(name: str) -> list[str]:
-    size = 4 if name.startswith("xx") else 2
-    first = int(name.lstrip("xreg")) * size
-    return [f"reg{first + n}" for n in range(size)]
-
-
-def write(key: Key, name: str, value: int) -> None:
-    tci = key.get("vlan_tci", 0)
-    if name == "vlan_tci":
-        _tag(key, value)
-    elif name == "vlan_vid":
-        _tag(key, tci & ~0x1FFF | value)
-    elif name == "vlan_pcp":
-        _tag(key, tci & 0x1FFF | value << 13 | CFI)
-    elif name == "nw_tos":
-        key["ip_dscp"] = value >> 2
-    elif name.startswith("x"):
-        for register in reversed(_registers(name)):
-            key[register], value = value & 0xFFFF_FFFF, value >> 32
-    else:
-        key[name] = value
-
-
-def _tag(key: Key, tci: int) -> None:
-    key["vlan_tci"] = tci
-    if tci and not key.get("tpid"):
-        key["tpid"] = 0x8100
-
-
 class _Walk:
     def __init__(self, pipeline: Pipeline, parsed: Parsed, choice: int) -> None:
         self.pipeline, self.parsed, self.choice = pipeline, parsed, choice
@@ -243,11 +204,12 @@ class _Walk:
         self.exit = False
         self.depth = 0
 
-    def table(self, table_id: int, in_port: int) -> None:
-        """Look up with this port, and do what is found there."""
+    def table(self, table_id: int, in_port: int, *, counts: bool = False) -> None:
+        """Look up with this port, and do what is found there. `counts`: as a miss, if not."""
         before, self.table_id = self.table_id, table_id
         flow = self.pipeline.lookup(table_id, {**self.key, "in_port": in_port})
         self.outcome.hits.append((table_id, flow))
+        self.outcome.misses += counts and flow is None
         if flow is not None:
             self.depth += 1
             if self.depth > DEPTH:
@@ -278,7 +240,7 @@ class _Walk:
                 in_port = self.key["in_port"] if port is None else port
                 self.table(self.table_id if table is None else table, in_port)
             case a.GotoTable(table):
-                self.table(table, self.key["in_port"])
+                self.table(table, self.key["in_port"], counts=True)
             case a.Clone(nested):
                 self._apart(nested)
             case a.Exit():
@@ -332,9 +294,9 @@ class _Walk:
             case a.StripVlan():
                 self._strip()
             case a.SetVlanVid(vid):
-                _tag(key, key.get("vlan_tci", 0) & ~0xFFF | vid | CFI)
+                set_tag(key, key.get("vlan_tci", 0) & ~0xFFF | vid | CFI)
             case a.SetVlanPcp(pcp):
-                _tag(key, key.get("vlan_tci", 0) & 0xFFF | pcp << 13 | CFI)
+                set_tag(key, key.get("vlan_tci", 0) & 0xFFF | pcp << 13 | CFI)
 
     def _header(self, action: a.Action) -> None:
         kind = "tcp" if self.key.get("nw_proto") == TCP else "udp"
@@ -413,23 +375,27 @@ class _Walk:
             case port if port != in_port:
                 self._send(port, most)
 
-    def _send(self, port: int, most: int | None = None) -> None:
-        if port in self.pipeline.ports and port not in self.pipeline.down:
-            self.outcome.events.append(Sent(port, emit(self.parsed, self.key)[:most]))
+    def _send(self, port: int, most: int | None = None, *, flood: bool = False) -> None:
+        if port in self.pipeline.ports:
+            whole = emit(self.parsed, self.key)
+            self.outcome.events.append(Sent(port, whole[:most], whole, flood))
 
     def _flood(self, without: Collection[int]) -> None:
         for port in self.pipeline.ports:
-            if port != self.key["in_port"] and port not in without:
-                self._send(port)
+            if port not in {self.key["in_port"], *without, *self.pipeline.reserved}:
+                self._send(port, flood=True)
 
     def _normal(self) -> None:
         """Of trunks, with a MAC table that knows nothing of where the frame goes to."""
-        saved = dict(self.key)
+        saved, in_port = dict(self.key), self.key["in_port"]
+        if not self.pipeline.normal:
+            self.outcome.events.append(Normal(in_port, emit(self.parsed, self.key)))
+            return
         if self.key["eth_dst"].to_bytes(6, "big") in _RESERVED:
             return
         if self.key["eth_type"] in TPIDS and not tags_of(self.key):
             return  # rule 58
-        if self.key["in_port"] not in self.pipeline.ports:
+        if in_port not in self.pipeline.ports:
             return
         if len(tags_of(self.key)) == 1 and not self.key["vlan_tci"] & ~CFI:
             self.key["vlan_tci"] = 0  # rule 40
@@ -447,7 +413,8 @@ class _Walk:
             return [b for b in buckets if self._live(b, count(1))][:1]
         if group.type == GroupType.SELECT:
             able = [b for b in buckets if b.weight]
-            return [able[self.choice % len(able)]] if able else []
+            chosen = self.pipeline.bucket(group.group_id, self.choice)
+            return able[chosen : chosen + 1]
         return buckets
 
     def _live(self, bucket: Bucket, depth: "count[int]") -> bool:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.oracle.flow_pipeline import has
 from tests.oracle.flow_pipeline_frame import CFI, Key, parse
 from tests.oracle.flow_pipeline_frames import ADDRESSES, ADDRESSES6, DESTINATIONS, SOURCES, Frames
+from tests.oracle.flow_pipeline_key import has
 
 from heliograph.openflow import actions as a
 from heliograph.openflow.fields import FIELDS, PREREQUISITES

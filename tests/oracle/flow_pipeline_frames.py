@@ -6,8 +6,9 @@ No address is both source and destination, so that a switch that learns still fl
 What Open vSwitch 3.1 does not do right, and `stock` leaves out: it loses the drop-eligible bit; its
 NORMAL does with the tag of VLAN 0 what it did for the priority of the frame before; it changes the
 payload of later IPv4 fragments as if a TCP or UDP header were there, and IP headers that it could
-not parse; with IPv6 addresses it changes no checksum behind a routing header or in a fragment that
-is the whole; it changes nothing of RARP, nor of ARP whose operation does not fit into 8 bits.
+not parse; with IPv6 addresses it changes no checksum behind a routing header with segments left or
+in a fragment that is the whole; it changes nothing of RARP, nor of ARP whose operation does not
+fit into 8 bits.
 """
 
 from dataclasses import dataclass
@@ -180,12 +181,12 @@ class Frames:
         """Extension headers in front of a segment."""
         random = self.random
         for _ in range(random.choice([0, 0, 0, 0, 1, 1, 2])):
-            kind = random.choice([0, 60, 51, FRAGMENT, FRAGMENT, *([] if self.stock else [43])])
+            kind = random.choice([0, 43, 60, 51, FRAGMENT, FRAGMENT])
             if kind == FRAGMENT:
                 offset = random.choice([1, 1, 8, 17, *([] if self.stock else [0])])
                 segment = bytes([protocol, 0, *offset.to_bytes(2, "big")]) + b"\0\0\0\7" + segment
             elif kind == 43:
-                left = random.choice([0, 1])
+                left = 0 if self.stock else random.choice([0, 1])
                 segment = bytes([protocol, 2, 0, left]) + bytes(4) + ADDRESSES6[0] + segment
             elif kind == 51:
                 segment = bytes([protocol, 2]) + bytes(14) + segment

@@ -49,7 +49,7 @@ class Arrivals(Capture):
                 break
             if frame is not None and frame.data == mark:
                 return frames
-            if frame is not None:
+            if frame is not None and not frame.data.startswith(_MARK):  # mirrors copy marks
                 frames.append(frame.data)
         raise AssertionError(f"the mark behind the frames did not come, but {frames}")
 
@@ -93,7 +93,10 @@ class Side:
         """No groups, and no flow but the one for the marks."""
         self.ofctl("del-flows", BRIDGE)
         self.ofctl("del-groups", BRIDGE)
-        self.ofctl("add-flow", BRIDGE, "priority=65535,dl_type=0x88b6,actions=ALL,IN_PORT")
+        ports = ",".join(
+            map(str, map(int, PORTS))
+        )  # one by one: ALL leaves out what mirrors output to
+        self.ofctl("add-flow", BRIDGE, f"priority=65535,dl_type=0x88b6,actions={ports},IN_PORT")
 
     def install(
         self, flows: Iterable[str], groups: Sequence[str] = (), version: str = "OpenFlow15"
