@@ -26,7 +26,13 @@ from heliograph.kernel.flow_store_buckets import Buckets, hash_of
 from heliograph.kernel.flow_store_cells import CELL, LIMIT, Backing, Cells, Memory
 from heliograph.kernel.flow_store_groups import Changes, Groups
 from heliograph.kernel.flow_store_groups import Step as GroupStep
-from heliograph.kernel.flow_store_ledger import Count, Ledger, counts_in
+from heliograph.kernel.flow_store_ledger import (
+    RULE_COUNTS,
+    RULE_COUNTS_AT,
+    Count,
+    Ledger,
+    counts_in,
+)
 from heliograph.kernel.flow_store_masks import Mask, Masks
 from heliograph.kernel.flow_store_ops import OpList, OpLists
 from heliograph.kernel.layouts import FlowLimits, Limits
@@ -38,8 +44,6 @@ _NEVER = 0xFFFF_FFFF
 _LAST_VERSION = 0xFFFF_0000
 _REMOVED = 4  # in struct store_rule
 _FLAGS, _MISSES = 8, 16  # in struct store_table
-_COUNTS = struct.Struct("=IQQ")  # tick, packets, bytes
-_COUNTS_AT = 20
 _LONG = struct.Struct("=Q")
 _OP_COUNTS = struct.Struct("=QQ")
 _OP_COUNTS_AT = 16
@@ -269,7 +273,7 @@ class FlowStore:
         self._cells.give_later(cell)
         cells = self._old.get(rule.flow, [])
         if cell in cells:
-            tick, packets, octets = self._cells.memory.get(_COUNTS, cell, _COUNTS_AT)
+            tick, packets, octets = self._cells.memory.get(RULE_COUNTS, cell, RULE_COUNTS_AT)
             self._ledger.add(rule.flow, packets, octets, tick)
             cells.remove(cell)
             if not cells:
@@ -304,7 +308,9 @@ class FlowStore:
             (before,), (after,) = (_LONG.unpack_from(data, at + _MISSES) for data in (copy, now))
             self._missed[cell - 1] += after - before
         elif rule is not None:
-            before, after = (_COUNTS.unpack_from(data, at + _COUNTS_AT) for data in (copy, now))
+            before, after = (
+                RULE_COUNTS.unpack_from(data, at + RULE_COUNTS_AT) for data in (copy, now)
+            )
             if self._live.get(rule.flow) == cell or cell in self._old.get(rule.flow, ()):
                 self._ledger.add(rule.flow, after[1] - before[1], after[2] - before[2], after[0])
         else:
@@ -320,7 +326,7 @@ class FlowStore:
         packets, octets, tick = self._ledger.get(flow_id)
         cell = self._live.get(flow_id)
         for n in (*self._old.get(flow_id, ()), *(() if cell is None else (cell,))):
-            used, more, long = self._cells.memory.get(_COUNTS, n, _COUNTS_AT)
+            used, more, long = self._cells.memory.get(RULE_COUNTS, n, RULE_COUNTS_AT)
             packets, octets, tick = packets + more, octets + long, max(tick, used)
         if not tick and not packets:
             return UNUSED

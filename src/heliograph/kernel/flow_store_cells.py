@@ -94,7 +94,7 @@ class Cells:
         self._size = _FIRST_SIZE
         self.memory = self._make(self._size)
         self._next = _FIXED
-        self._free: dict[int, list[int]] = {}
+        self._free: dict[int, list[int]] = {}  # runs by their size
         self._waiting: deque[tuple[int, Callable[..., None], tuple[Any, ...]]] = deque()
 
     @property
@@ -104,20 +104,27 @@ class Cells:
     def take(self, count: int = 1) -> int:
         """The first of at least so many cells. Raises OpenFlowError where there is no room."""
         size = 1 << (count - 1).bit_length()
-        runs = self._free.get(size)
-        if runs:
-            return runs.pop()
-        larger = min((n for n, runs in self._free.items() if n > size and runs), default=0)
+        free = self._free
+        if size in free:
+            return self._pop(size)
+        larger = min((n for n in free if n > size), default=0) if free else 0
         if larger:
-            first = self._free[larger].pop()
+            first = self._pop(larger)
             while larger > size:
                 larger >>= 1
-                self._free.setdefault(larger, []).append(first + larger)
+                free.setdefault(larger, []).append(first + larger)
             return first
         while self._next + size > self._size:
             self._grow()
         self._next += size
         return self._next - size
+
+    def _pop(self, size: int) -> int:
+        runs = self._free[size]
+        first = runs.pop()
+        if not runs:
+            del self._free[size]
+        return first
 
     def clear(self, first: int, count: int) -> None:
         """Zeroes, in cells that no frame looks at."""

@@ -13,6 +13,8 @@ from heliograph.kernel import layouts
 from heliograph.kernel.flow_store_cells import Cells, Memory
 from heliograph.openflow.errors import OpenFlowError
 
+RULE_COUNTS = struct.Struct("=IQQ")  # in a rule: tick, packets, bytes
+RULE_COUNTS_AT, _FLOW = 20, 120
 _HEAD = 16  # in the header
 _LONG = struct.Struct("=Q")
 _ENTRY = struct.Struct("=QQQQ8x")  # flow, packets, bytes, tick
@@ -94,8 +96,9 @@ def _entries(memory: Memory) -> Iterator[tuple[int, ...]]:
     for bucket in range(header.buckets, header.buckets + header.bucket_mask + 1):
         for cell in layouts.StoreBucket.unpack(_cell(memory, bucket)).rules:
             if cell:
-                rule = layouts.StoreRule.unpack(_cell(memory, cell))
-                yield rule.flow, rule.packets, rule.bytes, rule.used
+                tick, packets, octets = memory.get(RULE_COUNTS, cell, RULE_COUNTS_AT)
+                if tick or packets:
+                    yield *memory.get(_LONG, cell, _FLOW), packets, octets, tick
     cell = header.spare[0]
     while cell:
         for place in range(_PLACES):

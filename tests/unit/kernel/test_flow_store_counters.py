@@ -184,12 +184,10 @@ def test_more_changes_of_one_flow_than_a_bucket_has_places() -> None:
 # Groups
 
 
-def bucket_ops(bench: Bench) -> list[int]:
-    """The numbers of all OP_CLONEs that count."""
-    used = bench.backing.used
-    assert used is not None
-    ops = range(65 * 4, len(bench.data) // 32)
-    return [n for n in ops if layouts.Op.unpack(bytes(bench.data[n * 32 : n * 32 + 32])).flags == 2]
+def bucket_op(bench: Bench) -> int:
+    """The number of the first op that frames find of group 1; it counts."""
+    found = layouts.StoreGroup.unpack(cell(bench.data, bench.store._lists.groups[1]))
+    return found.ops
 
 
 def hit(bench: Bench, op: int, packets: int) -> None:
@@ -205,12 +203,12 @@ def test_buckets_count_on_while_others_are_live() -> None:
         Bucket(actions=(Output(n),), weight=0, bucket_id=n, watch_port=n) for n in (1, 2)
     )
     bench.change(group(1, type=GroupType.FAST_FAILOVER, buckets=buckets))
-    (first,) = bucket_ops(bench)
+    first = bucket_op(bench)
     hit(bench, first, 3)
     bench.live = {2}
     bench.store.ports_changed()
     hit(bench, first, 1)
-    (second,) = set(bucket_ops(bench)) - {first}
+    second = bucket_op(bench)
     hit(bench, second, 7)
     assert [bench.store.bucket_usage(1, n) for n in (1, 2)] == [(4, 400), (7, 700)]
     bench.wait()
@@ -220,13 +218,12 @@ def test_buckets_count_on_while_others_are_live() -> None:
     bench.change(group(1, ONE, command=GroupCommand.MODIFY))
     bench.wait()
     assert bench.store.bucket_usage(1, 1) == (0, 0)
-    assert cell(bench.data, 0)
 
 
 def test_buckets_count_what_was_counted_while_the_store_moved() -> None:
     bench = Bench()
     bench.change(group(1, ONE), mod(match=port(1), actions=(Group(1),)))
-    (op,) = bucket_ops(bench)
+    op = bucket_op(bench)
     bench.backing.on_use = lambda: hit(bench, op, 5)
     size, n = bench.backing.size, 0
     while bench.backing.size == size:
