@@ -51,20 +51,18 @@ INLINE void set_vlan(struct flow *flow, const struct op *op)
 	*port = (*port & ~(op->mask & 0xefff)) | (op->value & 0xefff);
 }
 
-INLINE void push_vlan(struct flow *flow, u32 tpid)
+INLINE void push_vlan(struct frame *frame, u32 tpid)
 {
-	struct tags tags;
-	get_tags(flow->key, &tags);
-	push_tag(&tags, tpid, 0); /* of VLAN 0, as in Open vSwitch */
-	put_tags(flow->key, &tags);
+	get_tags(frame, &frame->tags);
+	push_tag(&frame->tags, tpid, 0); /* of VLAN 0, as in Open vSwitch */
+	put_tags(frame->flow.key, &frame->tags);
 }
 
-INLINE void pop_vlan(struct flow *flow)
+INLINE void pop_vlan(struct frame *frame)
 {
-	struct tags tags;
-	get_tags(flow->key, &tags);
-	pop_tag(&tags);
-	put_tags(flow->key, &tags);
+	get_tags(frame, &frame->tags);
+	pop_tag(&frame->tags);
+	put_tags(frame->flow.key, &frame->tags);
 }
 
 INLINE void move_bits(struct flow *flow, const struct op *op)
@@ -88,7 +86,7 @@ INLINE void order_output(struct __sk_buff *skb, const struct snapshot *bridge, s
 	if (number >= MAX_PORTS)
 		return;
 	struct order *order = &frame->order;
-	get_tags(frame->flow.key, &order->tags);
+	get_tags(frame, &order->tags);
 	order->port = number;
 	order->mirror = NO_MIRROR;
 	order->snaplen = limit;
@@ -104,7 +102,7 @@ INLINE void order_flood(const struct snapshot *bridge, struct frame *frame, u32 
 	frame->port = port_of(bridge, frame->flow.key[KEY_PORT] >> 32);
 	if (!level)
 		return;
-	get_tags(frame->flow.key, &level->tags);
+	get_tags(frame, &level->tags);
 	level->flood = flood;
 	level->next = 0;
 	level->mirror = NO_MIRROR;
@@ -121,7 +119,7 @@ INLINE u32 act_normal(struct __sk_buff *skb, const struct snapshot *bridge, stru
 	if (number >= MAX_PORTS)
 		return DROP_NO_PORT;
 	frame->port = number;
-	get_tags(flow->key, &frame->tags);
+	get_tags(frame, &frame->tags);
 	if (frame->tags.number == 1 && !frame->tags.tci[0])
 		frame->tags.number = 0; /* no VLAN and no priority is no tag */
 	if (!inward(bridge, &bridge->ports[number], number, &frame->tags))
@@ -254,8 +252,9 @@ INLINE void decrement_ttl(struct __sk_buff *skb, struct frame *frame, u32 number
 }
 
 /* Ops that change the key and nothing else. */
-INLINE int act_on_key(struct flow *flow, const struct op *op)
+INLINE int act_on_key(struct frame *frame, const struct op *op)
 {
+	struct flow *flow = &frame->flow;
 	u64 *word = &flow->key[op->word & (KEY_SPACE - 1)];
 	switch (op->code) {
 	case OP_SET:
@@ -270,10 +269,10 @@ INLINE int act_on_key(struct flow *flow, const struct op *op)
 		set_vlan(flow, op);
 		return 1;
 	case OP_PUSH_VLAN:
-		push_vlan(flow, op->a);
+		push_vlan(frame, op->a);
 		return 1;
 	case OP_POP_VLAN:
-		pop_vlan(flow);
+		pop_vlan(frame);
 		return 1;
 	}
 	return 0;

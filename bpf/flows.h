@@ -145,7 +145,7 @@ FUNCTION int run_op(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		return 0;
 	if (op->flags & OP_CLEARS && bridge->flags & BRIDGE_MIRROR_CHANGED)
 		*done_set(frame) = 0;
-	if (!lead(frame, op) && !act_on_key(flow, op))
+	if (!lead(frame, op) && !act_on_key(frame, op))
 		act(skb, bridge, frame, op, number, mode);
 	return 0;
 }

@@ -148,7 +148,6 @@ struct frame {
 	u32 crossed;   /* crossings done */
 	u32 crossings; /* and ordered */
 	u32 outputs;
-	u32 recorded; /* tags that are on it now, after the outputs recorded before */
 	u32 depth;
 	u32 departs; /* `departure` waits until another output comes: 1, to the peer of its device:
 	                2 */

@@ -70,9 +70,17 @@ INLINE u32 carries(const struct flow *flow, u32 proto)
 	       !(flow->key[KEY_ETH_DST] & FRAGMENT_LATER);
 }
 
-/* Its tags as they are now. */
-INLINE void get_tags(const u64 *key, struct tags *tags)
+/* Its tags as they are now: to the bit those it came with, if nothing has changed them. */
+INLINE void get_tags(const struct frame *frame, struct tags *tags)
 {
+	const u64 *key = frame->flow.key, *base = frame->flow.base;
+	if (key[KEY_TAGS] == base[KEY_TAGS] && !((key[KEY_PORT] ^ base[KEY_PORT]) & 0xffff)) {
+		u32 exact = frame->raw.number != frame->wire.number; /* a tag that says nothing */
+		const struct tags *received = exact ? &frame->raw : &frame->wire;
+		*tags = *received;
+		tags->priority = pcp(tags);
+		return;
+	}
 	u64 types = key[KEY_TAGS];
 	u32 tci = key[KEY_PORT] & 0xffff, tagged = tci & TAG_PRESENT;
 	tags->number = !tagged ? 0 : types & 0xffff00000000 ? 2 : 1;

@@ -55,7 +55,11 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 	u32 reason = parse(skb, bridge->vlan_limit, frame);
 	if (reason)
 		return refuse(number, reason, frame->packets, mode);
-	frame->recorded = frame->raw.number;
+	if (mode == RECORD) {
+		struct tags tags = frame->raw;
+		retag(skb, tags.number,
+		      &tags); /* as record_output() leaves them: beside the data */
+	}
 	frame->tags = frame->wire;
 	refuse_frame(frame, enter(skb, bridge, frame, slot, number, port->source), mode);
 	work_off(skb, bridge, frame, mode);

@@ -47,10 +47,9 @@ FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reaso
 	if (!event || !frame)
 		return 0;
 	const struct order *order = &frame->order;
-	struct tags want = fits(frame, &order->tags) ? frame->raw : order->tags;
+	const struct tags *want = fits(frame, &order->tags) ? &frame->raw : &order->tags;
 	event->kind = EVENT_OUTPUT;
-	event->reason = retag(skb, frame->recorded, &want) ?: reason;
-	frame->recorded = want.number;
+	event->reason = retag(skb, frame->raw.number, want) ?: reason;
 	event->port = order->port;
 	event->mirror = order->mirror;
 	event->vlan = 0;
@@ -67,5 +66,6 @@ FUNCTION int record_output(struct __sk_buff *skb, struct frame *frame, u32 reaso
 	HOLD(length);
 	if ((int)length > 0) /* before Linux 6.8 "not 0" tells the verifier nothing */
 		bpf_skb_load_bytes(skb, 0, event->image, length);
+	retag(skb, want->number, &frame->raw); /* headers are where they were */
 	return 0;
 }

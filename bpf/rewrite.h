@@ -183,6 +183,8 @@ FUNCTION int rewrite(struct __sk_buff *skb, struct frame *frame)
 		if (flow->transport && !is_arp(flow->key))
 			rewrite_transport(skb, flow);
 	}
-	copy_key(flow->base, flow->key);
+	/* Tags stay in the base as they were received: they are not in the bytes' way. */
+	for (u32 i = KEY_PORT + 1; i < KEY_TAGS; i++)
+		flow->base[i] = flow->key[i];
 	return 0;
 }

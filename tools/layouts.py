@@ -71,6 +71,8 @@ HEAD = '''\
 import struct
 from enum import IntEnum
 from typing import NamedTuple, Self
+
+Raw = bytes  # some structs have a field of that name
 '''
 
 STRUCT = '''
@@ -81,12 +83,12 @@ class {title}(NamedTuple):
 {fields}
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = {struct}.unpack(data)
         return cls({picks})
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return {struct}.pack({spread})
 '''
@@ -136,7 +138,8 @@ def emit_flat(layout: Struct) -> str:
             index += kind.count
         else:
             text = isinstance(kind, Array) or is_address(kind)
-            fields.append(f"    {name}: {'bytes' if text else 'int'}")
+            hides = "  # type: ignore[assignment]" if hasattr(tuple, name) else ""
+            fields.append(f"    {name}: {'Raw' if text else 'int'}{hides}")
             picks.append(f"values[{index}]")
             spread.append(f"self.{name}")
             index += 1

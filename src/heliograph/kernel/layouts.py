@@ -5,6 +5,8 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple, Self
 
+Raw = bytes  # some structs have a field of that name
+
 
 class Limits(IntEnum):
     """enum limits."""
@@ -296,12 +298,12 @@ class Device(NamedTuple):
     port: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = DEVICE.unpack(data)
         return cls(values[0], values[1])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return DEVICE.pack(self.bridge, self.port)
 
@@ -324,16 +326,16 @@ class Port(NamedTuple):
     customer_vlans: int
     peer_bridge: int
     peer_port: int
-    peer_mac: bytes
+    peer_mac: Raw
     ofport: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = PORT.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return PORT.pack(self.ifindex, self.source, self.destination, self.generation, self.tag, self.mode, self.flags, self.service_tpid, self.priority_tags, self.customer_vlans, self.peer_bridge, self.peer_port, self.peer_mac, self.ofport)
 
@@ -352,12 +354,12 @@ class Mirror(NamedTuple):
     padding: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = MIRROR.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return MIRROR.pack(self.same, self.output_port, self.snaplen, self.slot, self.output_vlan, self.padding)
 
@@ -373,12 +375,12 @@ class Vlan(NamedTuple):
     members: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = VLAN.unpack(data)
         return cls(values[0], values[1], values[2:18])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return VLAN.pack(self.mirrors, self.flood, *self.members)
 
@@ -389,17 +391,17 @@ FDB_KEY = struct.Struct("=6sHI")
 class FdbKey(NamedTuple):
     """struct fdb_key: 12 bytes."""
 
-    mac: bytes
+    mac: Raw
     vlan: int
     bridge: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = FDB_KEY.unpack(data)
         return cls(values[0], values[1], values[2])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return FDB_KEY.pack(self.mac, self.vlan, self.bridge)
 
@@ -418,12 +420,12 @@ class FdbValue(NamedTuple):
     moves: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = FDB_VALUE.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return FDB_VALUE.pack(self.port, self.generation, self.seen, self.place, self.moved, self.moves)
 
@@ -441,12 +443,12 @@ class FdbCount(NamedTuple):
     looked: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = FDB_COUNT.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return FDB_COUNT.pack(self.entries, self.refused, self.cursor, self.largest, self.looked)
 
@@ -461,12 +463,12 @@ class FdbPlace(NamedTuple):
     place: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = FDB_PLACE.unpack(data)
         return cls(values[0], values[1])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return FDB_PLACE.pack(self.bridge, self.place)
 
@@ -493,12 +495,12 @@ class PortCounters(NamedTuple):
     drops: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = PORT_COUNTERS.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:46])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return PORT_COUNTERS.pack(self.rx_packets, self.rx_bytes, self.tx_packets, self.tx_bytes, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
@@ -518,12 +520,12 @@ class MirrorCounters(NamedTuple):
     drops: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = MIRROR_COUNTERS.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:45])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return MIRROR_COUNTERS.pack(self.selected, self.selected_bytes, self.delivered, self.handed, self.arrived, self.cut_mtu, *self.drops)
 
@@ -534,15 +536,15 @@ ROW = struct.Struct("=16s")
 class Row(NamedTuple):
     """struct row: 16 bytes."""
 
-    uuid: bytes
+    uuid: Raw
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = ROW.unpack(data)
         return cls(values[0])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return ROW.pack(self.uuid)
 
@@ -566,17 +568,17 @@ class Tunnel(NamedTuple):
     hwid: int
     direction: int
     padding: int
-    local: bytes
-    remote: bytes
-    hop: bytes
+    local: Raw
+    remote: Raw
+    hop: Raw
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = TUNNEL.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11], values[12], values[13], values[14], values[15])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return TUNNEL.pack(self.kind, self.flags, self.state, self.ifindex, self.mtu, self.key, self.erspan_index, self.dst_port, self.ttl, self.tos, self.hwid, self.direction, self.padding, self.local, self.remote, self.hop)
 
@@ -593,16 +595,16 @@ class Endpoint(NamedTuple):
     padding: int
     dst_port: int
     key: int
-    local: bytes
-    remote: bytes
+    local: Raw
+    remote: Raw
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = ENDPOINT.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return ENDPOINT.pack(self.kind, self.match, self.ipv6, self.padding, self.dst_port, self.key, self.local, self.remote)
 
@@ -614,15 +616,15 @@ class OwnAddress(NamedTuple):
     """struct own_address: 20 bytes."""
 
     ipv6: int
-    address: bytes
+    address: Raw
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = OWN_ADDRESS.unpack(data)
         return cls(values[0], values[1])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return OWN_ADDRESS.pack(self.ipv6, self.address)
 
@@ -645,12 +647,12 @@ class Tags(NamedTuple):
     tci: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = TAGS.unpack(data)
         return cls(values[0], values[1], values[2:4], values[4:6])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return TAGS.pack(self.number, self.priority, *self.tpid, *self.tci)
 
@@ -682,15 +684,15 @@ class Event(NamedTuple):
     tag_tci: int
     length: int
     image_length: int
-    image: bytes
+    image: Raw
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = EVENT.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return EVENT.pack(self.kind, self.reason, self.port, self.mirror, self.vlan, self.tag_present, self.tag_tpid, self.tag_tci, self.length, self.image_length, self.image)
 
@@ -729,12 +731,12 @@ class StoreHeader(NamedTuple):
     spare: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_HEADER.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4:18])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_HEADER.pack(self.version, self.seed, self.buckets, self.bucket_mask, *self.spare)
 
@@ -753,12 +755,12 @@ class StoreTable(NamedTuple):
     spare: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_TABLE.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5:18])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_TABLE.pack(self.masks, self.number, self.flags, self.padding, self.misses, *self.spare)
 
@@ -771,21 +773,21 @@ class StoreMask(NamedTuple):
 
     id: int
     priority: int
-    count: int
+    count: int  # type: ignore[assignment]
     skip_word: int
     padding: int
     skip_mask: int
     skip_value: int
-    words: bytes
+    words: Raw
     masks: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_MASK.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8:18])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_MASK.pack(self.id, self.priority, self.count, self.skip_word, self.padding, self.skip_mask, self.skip_value, self.words, *self.masks)
 
@@ -801,12 +803,12 @@ class StoreBucket(NamedTuple):
     rules: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_BUCKET.unpack(data)
         return cls(values[0], values[1:16], values[16:31])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_BUCKET.pack(self.signature, *self.prints, *self.rules)
 
@@ -821,7 +823,7 @@ class StoreRule(NamedTuple):
     removed: int
     mask: int
     priority: int
-    count: int
+    count: int  # type: ignore[assignment]
     ops: int
     used: int
     packets: int
@@ -830,12 +832,12 @@ class StoreRule(NamedTuple):
     flow: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_RULE.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9:19], values[19])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_RULE.pack(self.added, self.removed, self.mask, self.priority, self.count, self.ops, self.used, self.packets, self.bytes, *self.words, self.flow)
 
@@ -848,19 +850,19 @@ class StoreGroup(NamedTuple):
 
     since: int
     ops: int
-    count: int
+    count: int  # type: ignore[assignment]
     old_ops: int
     old_count: int
     padding: int
     spare: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_GROUP.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:19])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return STORE_GROUP.pack(self.since, self.ops, self.count, self.old_ops, self.old_count, self.padding, *self.spare)
 
@@ -885,12 +887,12 @@ class Op(NamedTuple):
     mask: int
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = OP.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return OP.pack(self.code, self.need, self.flags, self.word, self.shift, self.from_word, self.from_shift, self.bits, self.a, self.b, self.value, self.mask)
 
@@ -911,12 +913,12 @@ class PacketIn(NamedTuple):
     key: tuple[int, ...]
 
     @classmethod
-    def unpack(cls, data: bytes) -> Self:
+    def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = PACKET_IN.unpack(data)
         return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:39])
 
-    def pack(self) -> bytes:
+    def pack(self) -> Raw:
         """To its bytes."""
         return PACKET_IN.pack(self.bridge, self.rule, self.op, self.length, self.captured, self.table, self.reason, *self.key)
 
