@@ -235,15 +235,15 @@ INLINE void parse_ipv6(struct flow *flow, u32 at, u32 end)
 		}
 		u32 word = head16(flow, next);
 		if (proto == 44) {
-			u32 offset = head16(flow, next + 2) & 0xfff8;
-			kind = FRAGMENT_ANY | (offset ? FRAGMENT_LATER : 0);
-			if (offset)
+			u32 offset = head16(flow, next + 2);
+			kind = !offset ? 0 : FRAGMENT_ANY | (offset & 0xfff8 ? FRAGMENT_LATER : 0);
+			if (kind & FRAGMENT_LATER)
 				break;
 			*place = next + 8;
 		} else {
 			*place = next +
 			         (proto == 51 ? ((word & 0xff) + 2) * 4 : ((word & 0xff) + 1) * 8);
-			flow->routed |= proto == 43;
+			flow->routed |= proto == 43 && head16(flow, next + 2) & 0xff;
 		}
 		proto = word >> 8;
 	}

@@ -122,10 +122,8 @@ FUNCTION int flush(struct __sk_buff *skb, struct frame *frame)
 }
 
 /* Keeps the order back: if no other output follows, it costs no clone. */
-INLINE void wait(struct __sk_buff *skb, struct frame *frame, u32 ifindex, u32 mark, u32 how)
+INLINE void wait(struct frame *frame, u32 ifindex, u32 mark, u32 how)
 {
-	if (frame->departs)
-		flush(skb, frame);
 	frame->departure = frame->order;
 	frame->departure_ifindex = ifindex;
 	frame->departure_mark = mark;
@@ -147,7 +145,7 @@ INLINE u32 send_to_tunnel(struct __sk_buff *skb, const struct snapshot *bridge, 
 	if (may_be_direct(frame))
 		mark |= MARK_DIRECT;
 	if (order->last) {
-		wait(skb, frame, ifindex, mark, 1);
+		wait(frame, ifindex, mark, 1);
 		return DELIVERED;
 	}
 	struct errand errand = {mark, order->annotation};
@@ -253,10 +251,12 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
 	frame->outputs += order->mirror == NO_MIRROR;
-	/* What waits still has the bytes as they are. */
-	if (reason == DELIVERED && frame->flow.changed && !(port->flags & PORT_PATCH)) {
-		flush(skb, frame);
-		rewrite(skb, frame);
+	/* What waits goes first, and with the bytes as they are. */
+	if (reason == DELIVERED && !(port->flags & PORT_PATCH) && order->mirror == NO_MIRROR) {
+		if (frame->departs)
+			flush(skb, frame);
+		if (frame->flow.changed)
+			rewrite(skb, frame);
 	}
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
@@ -273,7 +273,7 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 			return 0; /* its segments are counted when they are delivered */
 	} else if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
 		if (order->last) {
-			wait(skb, frame, port->ifindex, 0, 1 + for_peer(port, frame->target.mac));
+			wait(frame, port->ifindex, 0, 1 + for_peer(port, frame->target.mac));
 			return 0; /* counted when it goes */
 		}
 		reason =
