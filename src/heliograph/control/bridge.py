@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from heliograph.control.keeper import Keeper
 from heliograph.control.peers import Peer, Peers
 from heliograph.control.wanted import Hooks, WantedBridge
 from heliograph.flows.bundles import Bundles
 from heliograph.flows.change import Change
 from heliograph.flows.checks import check_unmatched
 from heliograph.flows.flow import SECOND, TABLES, Flow, groups_in
-from heliograph.flows.journal import Journal, JournalError
-from heliograph.flows.records import Kept
 from heliograph.flows.tables import Tables
 from heliograph.kernel.layouts import TableFlags
 from heliograph.openflow.actions import Output, Port
@@ -52,7 +51,7 @@ class Bridge:
         self.ports: dict[int, PortDesc] = {}
         self.tables = Tables(wanted.plane)
         self._hooks = hooks
-        self._journal = Journal(journal)
+        self._keeper = Keeper(wanted.name, journal)
         self._told_needed: bool | None = None
         self._misses = False  # what the data plane was told
         self._matched = [0] * TABLES
@@ -62,9 +61,12 @@ class Bridge:
 
     # Its life
 
-    def begin(self, *, adopt: bool) -> None:
-        """Give the data plane what the journal holds, or else the flows to begin with."""
-        kept = self._load() if adopt else None
+    def begin(self) -> None:
+        """Give the data plane what the journal holds, or else the flows to begin with.
+
+        Raises OpenFlowError if it cannot take them.
+        """
+        kept = self._keeper.load()
         self.ports = {port.number: port for port in self.wanted.ports}
         if kept is not None:
             self.tables.restore(kept.flows, kept.groups, kept.next_id)
@@ -74,20 +76,14 @@ class Bridge:
         else:
             self._reset(standalone=self._forwards_alone)
             self.wanted.plane.load(self.tables)
-            self._journal.compact(self.tables)
+            self._keeper.rewrite(self.tables)
         self._told_needed = self.needs_tables
 
-    def _load(self) -> Kept | None:
-        try:
-            return self._journal.load()
-        except JournalError as error:
-            log.error("bridge %s begins without its flows: %s", self.wanted.name, error)
-            return None
-
     def close(self) -> None:
-        self._journal.close()
+        self._keeper.close()
 
     async def configure(self, wanted: WantedBridge) -> None:
+        """Raises OpenFlowError; then nothing has changed but ports."""
         old, self.wanted = self.wanted, wanted
         for status in self._set_ports(wanted.ports):
             self.peers.tell_port(status)
@@ -95,8 +91,12 @@ class Bridge:
         after = _standalone(wanted), bool(_primaries(wanted))
         # As Open vSwitch: who may decide what the bridge does has changed.
         if before[1] != after[1] or (before[0] != after[0] and not after[1]):
+            try:
+                await self._enforce(self._reset(standalone=self._forwards_alone))
+            except OpenFlowError:
+                self.wanted = old
+                raise
             self._fallback = None
-            await self._enforce(self._reset(standalone=self._forwards_alone))
 
     @property
     def _has_controllers(self) -> bool:
@@ -150,18 +150,21 @@ class Bridge:
         except OpenFlowError:
             self.tables.undo(change)
             raise
-        self._journal.append(change, self.tables)
+        self._keeper.append(change, self.tables)
 
     async def _enforce(self, change: Change) -> None:
         if not change.steps:
             return
         self._apply(change)
-        needed = self.needs_tables
-        if needed != self._told_needed:
-            self._told_needed = needed
-            await self._hooks.tables_needed(self.wanted.uuid, needed)
+        await self._tell_needed()
         if change.removed:
             await self.peers.tell_removed(change.removed)
+
+    async def _tell_needed(self) -> None:
+        needed = self.needs_tables
+        if needed != self._told_needed:
+            await self._hooks.tables_needed(self.wanted.uuid, needed)
+            self._told_needed = needed
 
     # Counters
 
@@ -248,8 +251,10 @@ class Bridge:
 
     async def tick(self) -> None:
         """Once a second: flows whose time is over go."""
+        await self._tell_needed()  # again, if it failed
         await self._enforce(self.tables.expire(self.now()))
         self.wanted.plane.tidy()
+        self._keeper.retry(self.tables)
 
     def follow_misses(self) -> None:
         """Have frames that no flow matches told, while somebody wants that."""

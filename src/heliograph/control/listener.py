@@ -76,6 +76,10 @@ class Listener:
             reason = await session.run()
             if reason:
                 log.warning("closed connection %s: %s", name, reason)
+        except asyncio.CancelledError:
+            pass  # by close(); asyncio would call it unhandled
+        except Exception:
+            log.exception("closed connection %s for a fault of ours", name)
         finally:
             del self._tasks[task]
             self._changed()

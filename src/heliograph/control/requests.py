@@ -140,8 +140,9 @@ async def _role(c: Conversation, message: m.RoleRequest) -> Message:
 
 
 async def _set_async(c: Conversation, message: m.SetAsync) -> None:
-    check_config(message.config, c.version)
-    c.subscription.config = message.config
+    config = message.over(c.subscription.config)
+    check_config(config, c.version)
+    c.subscription.config = config
     c.bridge.follow_misses()
 
 

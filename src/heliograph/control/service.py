@@ -17,9 +17,10 @@ from heliograph.control.rows import Row
 from heliograph.control.session import Session
 from heliograph.control.subscriptions import Kind
 from heliograph.control.targets import Target
-from heliograph.control.versions import spoken, unspoken
+from heliograph.control.versions import spoken
 from heliograph.control.wanted import ControllerStatus, Hooks, WantedBridge
 from heliograph.kernel.layouts import PacketIn
+from heliograph.openflow.errors import OpenFlowError
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,6 @@ class _Served:
         """Have the connections that the bridge is to have; those that have changed begin anew."""
         wanted = self.bridge.wanted
         same = old is not None and old.protocols == wanted.protocols
-        if not same and (bad := unspoken(wanted.protocols)):
-            log.warning("bridge %s: %s is not spoken", wanted.name, ", ".join(bad))
         rows = {row.uuid: row for row in wanted.controllers}
         for uuid, row in list(self.rows.items()):
             if not same or rows.get(uuid) != row.wanted:
@@ -95,8 +94,12 @@ class Service:
         self._begun = False
         self.slots: dict[int, UUID] = {}  # the data plane's numbers of bridges
 
-    async def configure(self, wanted: Sequence[WantedBridge]) -> None:
-        """Serve these bridges and no others."""
+    async def configure(self, wanted: Sequence[WantedBridge]) -> dict[UUID, str]:
+        """Serve these bridges and no others.
+
+        Returns, of each whose flows cannot be had, why; the next time it is tried again.
+        """
+        problems: dict[UUID, str] = {}
         if not self._begun:
             self._begin({bridge.uuid for bridge in wanted})
         named = {bridge.uuid: bridge for bridge in wanted}
@@ -105,12 +108,16 @@ class Service:
             self._journal(uuid).unlink(missing_ok=True)
         for uuid, bridge in named.items():
             served = self._served.get(uuid)
-            if served is None:
-                await self._add(bridge)
-            elif served.bridge.wanted != bridge:
-                old = served.bridge.wanted
-                await served.bridge.configure(bridge)
-                await served.follow(old)
+            try:
+                if served is None:
+                    await self._add(bridge)
+                elif served.bridge.wanted != bridge:
+                    old = served.bridge.wanted
+                    await served.bridge.configure(bridge)
+                    await served.follow(old)
+            except OpenFlowError as error:
+                problems[uuid] = f"its flows cannot be put in force: {error}"
+        return problems
 
     def _is_same(self, wanted: WantedBridge | None, uuid: UUID) -> bool:
         """Whether it is the bridge that is served; one of another name is another bridge."""
@@ -123,16 +130,14 @@ class Service:
         """Remove flows that are no longer in force."""
         self._begun = True
         self._journals.mkdir(mode=0o750, exist_ok=True)
-        kept = {self._journal(uuid) for uuid in wanted} if self._keep else set()
+        kept = wanted if self._keep else set()
         for path in self._journals.iterdir():
-            if path not in kept:
+            if path.name.partition(".")[0] not in map(str, kept):
                 path.unlink()
 
     async def _add(self, wanted: WantedBridge) -> None:
-        journal = self._journal(wanted.uuid)
-        adopt = journal.exists()
-        bridge = Bridge(wanted, journal, self._hooks)
-        bridge.begin(adopt=adopt)
+        bridge = Bridge(wanted, self._journal(wanted.uuid), self._hooks)
+        bridge.begin()
         served = self._served[wanted.uuid] = _Served(self._rundir, bridge, self._hooks)
         await served.follow(None)
 
@@ -161,7 +166,10 @@ class Service:
     async def tick(self) -> None:
         """Once a second."""
         for served in tuple(self._served.values()):
-            await served.tick()
+            try:
+                await served.tick()
+            except OpenFlowError as error:
+                log.error("bridge %s: %s", served.bridge.wanted.name, error)
 
     async def close(self) -> None:
         """The journals stay, for the data plane goes on."""

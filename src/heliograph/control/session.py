@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel, ChannelError
+from heliograph.control.pace import Bucket
 from heliograph.control.requests import Conversation, answer
 from heliograph.control.subscriptions import Kind, Subscription
 from heliograph.flows.bundles import CommitError
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY = range(4)
 _OF_ANY_VERSION = frozenset({_HELLO, _ERROR, _ECHO_REQUEST, _ECHO_REPLY})
+_REFUSALS = 60  # that are logged, at once or in a minute
 _GREETING = 10.0  # seconds for a hello, where no probe says otherwise
 
 
@@ -43,6 +45,8 @@ class Session:
         self._probe = probe
         self._kind, self._enabled = kind, enabled
         self._pace = rate, burst
+        self._words = Bucket(_REFUSALS / 60, _REFUSALS)
+        self._unsaid = 0
         self.conversation: Conversation | None = None
         self.on_agreed: Callable[[], None] = lambda: None
 
@@ -65,6 +69,7 @@ class Session:
         except ChannelError as error:
             return str(error)
         finally:
+            self._log_end()
             self._channel.close()
         return ""
 
@@ -117,11 +122,25 @@ class Session:
             )
 
     async def _refuse(self, error: OpenFlowError, frame: Frame, version: int) -> None:
-        log.info("bridge %s: refused %s: %s", self.bridge.wanted.name, self.name, error)
+        self._log_refusal(error)
         if isinstance(error, CommitError):
             inner = Frame(version, 0, error.message.xid, error.message.raw)
             await self._channel.send(refuse(error.error, inner, version))
         await self._channel.send(refuse(error, frame, version))
+
+    def _log_refusal(self, error: OpenFlowError) -> None:
+        if not self._words.take():
+            self._unsaid += 1
+            return
+        more = f" (and {self._unsaid} messages before)" if self._unsaid else ""
+        log.info("bridge %s: refused %s: %s%s", self.bridge.wanted.name, self.name, error, more)
+        self._unsaid = 0
+
+    def _log_end(self) -> None:
+        if self._unsaid:
+            log.info("%s: %d more of its messages were refused", self.name, self._unsaid)
+        if self._channel.left_out:
+            log.info("%s: %d frames for it were left out", self.name, self._channel.left_out)
 
     async def _next(self, conversation: Conversation) -> Frame | None:
         try:

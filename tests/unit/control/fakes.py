@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from tools.lab.openvswitch import environment, program
 
 from heliograph.control.bridge import Bridge
 from heliograph.control.peers import Peer
 from heliograph.control.service import Service
-from heliograph.control.wanted import WantedBridge
+from heliograph.control.wanted import WantedBridge, WantedController
 from heliograph.flows.change import Delta
 from heliograph.flows.flow import UNUSED, Flow, Usage
 from heliograph.flows.tables import Tables
@@ -157,6 +157,11 @@ class Switch:
         """The same bridge, with other columns."""
         self.wanted = replace(self.wanted, **changes)
         await self.begin()
+
+    def controller(self, target: str, *, probe: float = 5) -> WantedController:
+        """A row; another for each target."""
+        uuid = uuid5(BRIDGE, target)
+        return WantedController(uuid=uuid, target=target, inactivity_probe=int(probe * 1000))
 
     def words(self, version: int, *words: str) -> list[str]:
         """`ovs-ofctl -O VERSION words[0] SWITCH words[1:]`, options going before."""
