@@ -148,7 +148,6 @@ def test_what_is_not_supported_fails_closed_or_is_reported(
         return ns1.ping("10.7.0.2", 2, interval=0.02) == 2
 
     for table, row, closed, mended, words in (
-        ("bridge", "br0", "fail_mode=secure", "fail_mode=standalone", "forwards nothing"),
         ("bridge", "br0", "stp_enable=true", "stp_enable=false", "STP is not supported"),
         ("bridge", "br0", "rstp_enable=true", "rstp_enable=false", "RSTP is not supported"),
     ):
