@@ -18,7 +18,6 @@ from uuid import UUID
 from heliograph.control.service import Service
 from heliograph.control.wanted import ControllerStatus, WantedBridge
 from heliograph.errors import HeliographError
-from heliograph.flows.journal import JournalError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Devices, is_far_end
 from heliograph.kernel.layouts import PortFlags
@@ -92,27 +91,26 @@ class OpenFlow:
     async def configure(
         self, rows: Intent, planned: Plan, ports: Mapping[UUID, feedback.Port]
     ) -> None:
-        """Have the service know the bridges as planned. One whose tables cannot be had forwards
-        nothing and says why. Raises HeliographError if the service cannot do it."""
-        wanted = []
+        """Have the service know the bridges as planned. One that has no tables and cannot have them
+        forwards nothing."""
+        wanted, faults = [], {}
         for bridge in without_repeats(rows)[0].bridges:
             if bridge.uuid in planned.bridges:
                 try:
                     wanted.append(self._bridge(bridge, planned, ports))
                 except (OSError, OpenFlowError) as error:
-                    entry = planned.bridges[bridge.uuid]
-                    planned.bridges[bridge.uuid] = replace(entry, forwarding=False)
-                    text = f"forwards nothing, because there is no place for its flows: {error}"
-                    planned.complain(bridge.uuid, text)
+                    faults[bridge.uuid] = f"there is no place for its flows: {error}"
         alive = {place.interface for places in self._ports.values() for place in places.values()}
         for known in (self._configs, self._since):
             for interface in known.keys() - alive:
                 del known[interface]
         self._service.slots = {planned.slots.bridges[b.uuid]: b.uuid for b in wanted}
-        try:
-            await self._service.configure(wanted)
-        except (OpenFlowError, JournalError) as error:
-            raise HeliographError(f"flows cannot be put in force: {error}") from error
+        faults |= await self._service.configure(wanted)
+        for uuid, text in faults.items():
+            planned.complain(uuid, text)
+            if uuid not in self._service.bridges:
+                planned.complain(uuid, "so it forwards nothing")
+                planned.bridges[uuid] = replace(planned.bridges[uuid], forwarding=False)
 
     def _bridge(
         self, bridge: Bridge, planned: Plan, ports: Mapping[UUID, feedback.Port]

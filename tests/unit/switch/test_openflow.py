@@ -32,12 +32,14 @@ class Service:
         self.slots: dict[int, UUID] = {}
         self.bridges: dict[UUID, WantedBridge] = {}
         self.needing: set[UUID] = set()
-        self.fault: Exception | None = None
+        self.refusals: dict[UUID, str] = {}
 
-    async def configure(self, bridges: Sequence[WantedBridge]) -> None:
-        if self.fault:
-            raise self.fault
-        self.bridges = {bridge.uuid: bridge for bridge in bridges}
+    async def configure(self, bridges: Sequence[WantedBridge]) -> dict[UUID, str]:
+        named = {bridge.uuid: bridge for bridge in bridges}
+        self.bridges = {
+            u: b for u, b in named.items() if u in self.bridges or u not in self.refusals
+        }
+        return self.refusals
 
     def needs_tables(self, uuid: UUID) -> bool:
         return uuid in self.needing
@@ -256,7 +258,13 @@ async def test_without_room_for_tables_a_bridge_fails_closed(
     assert (await scene.run_pass()).forwarding
 
 
-async def test_flows_that_cannot_be_put_in_force_fail_the_pass(scene: Scene) -> None:
-    scene.service.fault = OpenFlowError(Code.OFPFMFC_TABLE_FULL, "no memory")
-    with pytest.raises(HeliographError, match="no memory"):
-        await scene.run_pass()
+async def test_only_a_bridge_without_tables_fails_closed(scene: Scene) -> None:
+    scene.service.refusals = {scene.bridge: "no memory"}
+    entry = await scene.run_pass()
+    assert not entry.forwarding
+    assert scene.planned.problems[scene.bridge] == "no memory; so it forwards nothing"
+    scene.service.refusals = {}
+    assert (await scene.run_pass()).forwarding and scene.planned.problems == {}
+    scene.service.refusals = {scene.bridge: "no memory"}
+    assert (await scene.run_pass()).forwarding, "by the flows that it has"
+    assert scene.planned.problems[scene.bridge] == "no memory"
