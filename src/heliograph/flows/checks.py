@@ -7,7 +7,7 @@ action that changes a header no matched packet need have is an error; in 1.0 it 
 packets without. set_field, load and move insist in every version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from heliograph.flows.compile_actions import compile_actions, depends_on_match
@@ -31,6 +31,11 @@ UNKNOWN_FIELDS = frozenset(
     if name.startswith(("ct_", "tun_", "mpls_"))
     or name in {"conj_id", "dp_hash", "recirc_id", "pkt_mark", "actset_output", "packet_type"}
 )
+# Prerequisites ask for values of these only.
+_TELLING = frozenset(
+    {"eth_type", "ip_frag", "nw_proto", "vlan_tci", "icmpv6_type", "icmpv6_code", "ct_state"}
+)
+Fields = tuple[tuple[str, int, int], ...]
 _IN_ACTION_SETS = (
     a.Output,
     a.Controller,
@@ -65,9 +70,26 @@ def check_flow_mod(mod: FlowMod, version: int) -> None:
         raise OpenFlowError(
             Code.OFPFMFC_BAD_TABLE_ID, f"{mod.command.name} needs the number of a table"
         )
-    check_match(mod.match)
-    check_actions(mod.actions, mod.match, mod.table_id, version)
+    names, told = _outline(mod.match)
+    _check_outline(names, told, mod.actions, mod.table_id, version == Version.V10)
     check_table(mod.table_id)
+
+
+def _outline(match: Match) -> tuple[tuple[str, ...], Fields]:
+    """Which fields there are, and those whose values tell of what kind packets are."""
+    mask, _values = match.split()
+    names = tuple([name for name, _bits in mask])
+    return names, tuple([field for field in match.fields if field[0] in _TELLING])
+
+
+@lru_cache(maxsize=4096)
+def _check_outline(
+    names: tuple[str, ...], told: Fields, actions: a.Actions, table_id: int, lenient: bool
+) -> None:
+    """Once for all flows that are alike in what counts here."""
+    fields = {name: (value, mask) for name, value, mask in told}
+    _check_names(names, fields)
+    _check_actions(actions, fields, table_id, lenient=lenient)
 
 
 def check_table(table_id: int) -> None:
@@ -78,8 +100,12 @@ def check_table(table_id: int) -> None:
 
 
 def check_match(match: Match) -> None:
-    fields = {name: (value, mask) for name, value, mask in match.fields}
-    for name in fields:
+    names, told = _outline(match)
+    _check_names(names, {name: (value, mask) for name, value, mask in told})
+
+
+def _check_names(names: Iterable[str], fields: Mapping[str, Masked]) -> None:
+    for name in names:
         if name in UNKNOWN_FIELDS:
             raise OpenFlowError(Code.OFPBMC_BAD_FIELD, f"the switch does not match {name}")
         field = FIELDS[name]
@@ -90,7 +116,13 @@ def check_match(match: Match) -> None:
 def check_actions(actions: a.Actions, match: Match, table_id: int, version: int) -> None:
     """`table_id`: of the flow, or ALL_TABLES where it has none yet."""
     fields = {name: (value, mask) for name, value, mask in match.fields}
-    walk = _Walk(fields, table_id, lenient=version == Version.V10)
+    _check_actions(actions, fields, table_id, lenient=version == Version.V10)
+
+
+def _check_actions(
+    actions: a.Actions, fields: Mapping[str, Masked], table_id: int, *, lenient: bool
+) -> None:
+    walk = _Walk(fields, table_id, lenient=lenient)
     walk.check(actions)
     if walk.inconsistent:
         raise OpenFlowError(Code.OFPBAC_MATCH_INCONSISTENT, walk.inconsistent)

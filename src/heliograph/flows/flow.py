@@ -13,7 +13,7 @@ from heliograph.openflow.actions import Action, Actions, Clone, Group, WriteActi
 from heliograph.openflow.flows import FlowFlags, GroupDesc
 from heliograph.openflow.match import Match
 
-SECOND = 10**9
+SECOND, MILLISECOND = 10**9, 10**6
 TABLES = 64
 
 

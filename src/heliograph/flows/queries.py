@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator
 
-from heliograph.flows.flow import SECOND, Flow, GroupEntry
+from heliograph.flows.flow import MILLISECOND, SECOND, Flow, GroupEntry
 from heliograph.flows.tables import Tables
 from heliograph.openflow.actions import ALL_GROUPS
 from heliograph.openflow.flows import (
@@ -24,6 +24,11 @@ Lookups = Callable[[int], tuple[int, int]]  # of a table: lookups, and how many 
 BucketCounters = Callable[[int, int], tuple[int, int]]  # group, bucket: packets, bytes
 
 
+def _age(created: int, now: int) -> int:
+    """In whole milliseconds, as Open vSwitch tells it: more digits would say nothing."""
+    return (now - created) // MILLISECOND * MILLISECOND
+
+
 def flow_stats(tables: Tables, request: FlowStatsRequest, now: int) -> FlowStatsReply:
     """Table by table; entries are made one after the other while the reply is sent."""
     found = list(tables.selected(request))
@@ -38,7 +43,7 @@ def _stats(tables: Tables, flow: Flow, now: int) -> FlowStats:
         table_id=flow.table_id,
         priority=flow.priority,
         cookie=flow.cookie,
-        duration_ns=now - flow.created,
+        duration_ns=_age(flow.created, now),
         idle_timeout=flow.idle_timeout,
         hard_timeout=flow.hard_timeout,
         idle_age=(now - flow.last_used(usage)) // SECOND,
@@ -100,7 +105,7 @@ def group_stats(
                 ref_count=tables.users(entry.id),
                 packets=sum(packets for packets, _bytes in buckets),
                 bytes=sum(octets for _packets, octets in buckets),
-                duration_ns=now - entry.created,
+                duration_ns=_age(entry.created, now),
                 buckets=buckets,
             )
 

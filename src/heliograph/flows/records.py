@@ -8,14 +8,16 @@ line is one change, so a bundle is in the journal whole or not at all.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, get_args
 
 from heliograph.flows.change import Change, net
 from heliograph.flows.flow import Flow, GroupEntry
-from heliograph.openflow.actions import Action, Subfield
+from heliograph.openflow.actions import Action, Actions, Subfield
 from heliograph.openflow.flows import Bucket, FlowFlags, GroupDesc, GroupType, Selection
 from heliograph.openflow.match import Match
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 _CLASSES: Mapping[str, type[Any]] = {
     kind.__name__: kind for kind in (*get_args(Action), Subfield, Bucket, Selection)
 }
@@ -87,7 +89,7 @@ class Reading:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     said = {key: value for key, value in record.items() if value != []}
-    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(said).encode() + b"\n"
 
 
 def _out(value: Any) -> Any:
@@ -115,13 +117,18 @@ def _in(said: Any) -> Any:
     return said
 
 
+@lru_cache(maxsize=256)
+def _actions_out(actions: Actions) -> list[Any]:
+    return [_out(action) for action in actions]
+
+
 def _flow_out(flow: Flow) -> list[Any]:
     return [
         flow.id,
         flow.table_id,
         flow.priority,
         flow.match.fields,
-        [_out(action) for action in flow.actions],
+        _actions_out(flow.actions),
         flow.cookie,
         flow.idle_timeout,
         flow.hard_timeout,

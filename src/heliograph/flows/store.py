@@ -10,15 +10,7 @@ only that one can be hit, so only that one is in the data plane.
 from collections.abc import Iterator
 
 from heliograph.flows.flow import Flow
-from heliograph.openflow.match import Match
-
-Mask = tuple[tuple[str, int], ...]
-Values = tuple[int, ...]
-
-
-def split(match: Match) -> tuple[Mask, Values]:
-    fields = match.fields
-    return tuple([(f[0], f[2]) for f in fields]), tuple([f[1] for f in fields])
+from heliograph.openflow.match import Mask, Match, Values
 
 
 class Table:
@@ -35,16 +27,16 @@ class Table:
         return len(self._masks)
 
     def has_mask(self, match: Match) -> bool:
-        return split(match)[0] in self._masks
+        return match.split()[0] in self._masks
 
     def winner(self, match: Match) -> Flow | None:
         """The one of the flows with this match that packets hit."""
-        mask, values = split(match)
+        mask, values = match.split()
         equal = self._masks.get(mask, {}).get(values)
         return equal[0] if equal else None
 
     def find(self, match: Match, priority: int) -> Flow | None:
-        mask, values = split(match)
+        mask, values = match.split()
         for flow in self._masks.get(mask, {}).get(values, ()):
             if flow.priority == priority:
                 return flow
@@ -52,7 +44,7 @@ class Table:
 
     def covered(self, match: Match) -> Iterator[Flow]:
         """The flows that Match.covers, of any priority."""
-        wanted, values = split(match)
+        wanted, values = match.split()
         for mask, rules in self._masks.items():
             if mask == wanted:
                 yield from rules.get(values, ())
@@ -70,7 +62,7 @@ class Table:
 
     def overlapping(self, match: Match, priority: int) -> Flow | None:
         """A flow of this priority that Match.overlaps."""
-        wanted, values = split(match)
+        wanted, values = match.split()
         asked = {name: (v, b) for (name, b), v in zip(wanted, values, strict=True)}
         for mask, rules in self._masks.items():
             if mask == wanted:
@@ -94,7 +86,7 @@ class Table:
 
     def put(self, flow: Flow) -> None:
         """Add a flow, in the place of an equal one if there is one."""
-        mask, values = split(flow.match)
+        mask, values = flow.match.split()
         equal = self._masks.setdefault(mask, {}).setdefault(values, [])
         for n, other in enumerate(equal):
             if other.priority <= flow.priority:
@@ -108,7 +100,7 @@ class Table:
         self.flows += 1
 
     def remove(self, flow: Flow) -> None:
-        mask, values = split(flow.match)
+        mask, values = flow.match.split()
         rules = self._masks[mask]
         equal = rules[values]
         equal.remove(flow)

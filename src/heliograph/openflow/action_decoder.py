@@ -2,6 +2,7 @@
 """Actions and instructions out of bytes."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from heliograph.openflow import action_codes as codes
 from heliograph.openflow.actions import (
@@ -43,13 +44,14 @@ from heliograph.openflow.actions import (
 from heliograph.openflow.buffer import Reader
 from heliograph.openflow.errors import NICIRA, ONF, Code, OpenFlowError
 from heliograph.openflow.fields import FIELDS, Field
-from heliograph.openflow.oxm import BY_HEADER, EXPERIMENTER, possible, read_field, value_bits
+from heliograph.openflow.oxm import BY_HEADER, EXPERIMENTER, read_field
 from heliograph.openflow.ports import from_wide
 
 _RESERVED = frozenset(Port) - {Port.MAX, Port.UNSET, Port.NONE}
 _LAST_METER = 0xFFFF_0000
 # What one version says in 8 bytes takes up to 24 in another, and has to fit into a message there.
 _MOST_BYTES = 0x4000
+_SHORT = 256  # bytes, of lists that are remembered
 Decoder = Callable[[Reader, int], Action]  # what follows the header; the version
 
 
@@ -142,13 +144,13 @@ def _set_field(reader: Reader, *, may_mask: bool) -> Action:
     except OpenFlowError as error:
         known = {Code.OFPBMC_BAD_FIELD: Code.OFPBAC_BAD_SET_TYPE}
         raise OpenFlowError(known.get(error.code, Code.OFPBAC_BAD_SET_LEN), str(error)) from error
-    ones = value_bits(writable(field))
+    ones = writable(field).value_bits
     if len(rest) - end > 7 or any(rest[end:]):
         raise OpenFlowError(Code.OFPBAC_BAD_SET_LEN, f"bytes after {field.name}")
     if mask is not None and not may_mask:
         raise OpenFlowError(Code.OFPBAC_BAD_SET_MASK, f"{field.name} with a mask")
     mask = ones if mask is None else mask
-    if not possible(field, value):  # any mask will do: ovs-ofctl says `load` so to 1.5
+    if value & field.impossible:  # any mask will do: ovs-ofctl says `load` so to 1.5
         raise OpenFlowError(Code.OFPBAC_BAD_SET_ARGUMENT, f"set_field:{value:#x}->{field.name}")
     if field.name == "vlan_vid" and not value & mask & 0x1000:
         raise OpenFlowError(Code.OFPBAC_BAD_SET_ARGUMENT, "vlan_vid without its bit 0x1000")
@@ -274,7 +276,7 @@ def _clone(reader: Reader, version: int) -> Action:
 
 def _whole(name: str, tag: int = 0) -> Callable[[int], Action]:
     """A header field written whole, as the actions of 1.1 do that later versions still read."""
-    return lambda value: SetField(name, value | tag, value_bits(FIELDS[name]))
+    return lambda value: SetField(name, value | tag, FIELDS[name].value_bits)
 
 
 _OPENFLOW10: Mapping[int, Decoder] = {
@@ -373,6 +375,10 @@ def _one(kind: int, raw: bytes, version: int) -> Action:
 def decode_actions(data: bytes, version: int) -> Actions:
     if len(data) > _MOST_BYTES:
         raise OpenFlowError(Code.OFPBAC_TOO_MANY, f"{len(data)} bytes of actions")
+    return (_often if len(data) <= _SHORT else _decode_actions)(data, version)
+
+
+def _decode_actions(data: bytes, version: int) -> Actions:
     actions = []
     pos, end = 0, len(data)
     while pos < end:
@@ -389,6 +395,9 @@ def decode_actions(data: bytes, version: int) -> Actions:
             )
         actions.append(action)
     return tuple(actions)
+
+
+_often = lru_cache(maxsize=4096)(_decode_actions)  # many flows do the same
 
 
 def _check_in_set(action: Action) -> None:

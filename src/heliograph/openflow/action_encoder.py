@@ -51,7 +51,7 @@ from heliograph.openflow.buffer import padded
 from heliograph.openflow.errors import NICIRA
 from heliograph.openflow.fields import FIELDS
 from heliograph.openflow.match import ANYTHING, Match
-from heliograph.openflow.oxm import encode_field, header_bytes, value_bits
+from heliograph.openflow.oxm import encode_field, header_bytes
 from heliograph.openflow.ports import to_wide
 
 _INSTRUCTIONS = (Meter, ClearActions, WriteActions, WriteMetadata, GotoTable)
@@ -84,7 +84,7 @@ def _nicira(subtype: int, body: bytes) -> bytes:
 
 
 def _set_field(field: str, value: int, mask: int, flow: _Flow) -> bytes:
-    whole = mask == value_bits(FIELDS[field])
+    whole = mask == FIELDS[field].value_bits
     body = encode_field(field, value, mask, flow.version)
     if flow.version == 1 or (flow.version < 6 and not whole):
         return _nicira(codes.NX_REG_LOAD2, body)
@@ -92,7 +92,7 @@ def _set_field(field: str, value: int, mask: int, flow: _Flow) -> bytes:
 
 
 def _assign(field: str, value: int, flow: _Flow) -> bytes:
-    return _set_field(field, value, value_bits(FIELDS[field]), flow)
+    return _set_field(field, value, FIELDS[field].value_bits, flow)
 
 
 def _output(action: Output, flow: _Flow) -> bytes:

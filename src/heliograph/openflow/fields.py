@@ -94,6 +94,7 @@ nd_target     128 16 NX:23,OXM:31          mw ND
 nd_sll        48  6  NX:24,OXM:32          mw SOLICIT
 nd_tll        48  6  NX:25,OXM:33          mw ADVERT
 """
+_POSSIBLE = {"nw_tos": 0xFC, "arp_op": 0xFF}
 _REGISTERS = [
     *(f"reg{n} 32 4 NX:{n} mw -" for n in range(16)),
     *(f"xreg{n} 64 8 PKT:{n} mw -" for n in range(8)),
@@ -110,6 +111,8 @@ class Field:
     maskable: bool
     writable: bool
     prerequisite: str  # a key of PREREQUISITES, or ""
+    value_bits: int  # what a value may have; `vlan_vid` says in one bit more that there is a tag
+    impossible: int  # bits that no value has: no ECN, only an operation that a table can match
 
     @property
     def all_ones(self) -> int:
@@ -131,6 +134,7 @@ def _fields() -> dict[str, Field]:
     fields = {}
     for line in [*_TABLE.strip().splitlines(), *_REGISTERS]:
         name, bits, size, headers, can, needs = line.split()
+        value_bits = 0x1FFF if name == "vlan_vid" else (1 << int(bits)) - 1
         fields[name] = Field(
             name=name,
             bits=int(bits),
@@ -139,6 +143,8 @@ def _fields() -> dict[str, Field]:
             maskable="m" in can,
             writable="w" in can,
             prerequisite=needs.strip("-"),
+            value_bits=value_bits,
+            impossible=~_POSSIBLE.get(name, value_bits),
         )
     return fields
 

@@ -9,9 +9,11 @@ ports are 16-bit numbers as in OpenFlow 1.0 (actions.Port). Fields of protocols 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Masked = tuple[int, int]  # value, mask; never a bit in the value that is not in the mask
+Mask = tuple[tuple[str, int], ...]
+Values = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Match:
     """Sorted by name; a field with no bit in its mask is not there."""
 
     fields: tuple[tuple[str, int, int], ...] = ()
+    _split: tuple[Mask, Values] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, fields: Mapping[str, Masked] | Iterable[tuple[str, Masked]]) -> "Match":
@@ -27,10 +30,19 @@ class Match:
         return cls(tuple(sorted((name, v & m, m) for name, (v, m) in items if m)))
 
     def get(self, name: str) -> Masked | None:
-        for field, value, mask in self.fields:
-            if field == name:
+        for known, value, mask in self.fields:
+            if known == name:
                 return value, mask
         return None
+
+    def split(self) -> tuple[Mask, Values]:
+        """Which bits of which fields, and what they are, side by side; worked out once."""
+        if self._split is None:
+            mask = tuple([(name, mask) for name, _value, mask in self.fields])
+            values = tuple([value for _name, value, _mask in self.fields])
+            object.__setattr__(self, "_split", (mask, values))
+            return mask, values
+        return self._split
 
     def __iter__(self) -> Iterator[tuple[str, int, int]]:
         return iter(self.fields)

@@ -33,19 +33,6 @@ _EXACT = {header_bytes(h, f.size, False): f for h, f in BY_HEADER.items()}
 _MASKED = {header_bytes(h, f.size, True): f for h, f in BY_HEADER.items()}
 
 
-def value_bits(field: Field) -> int:
-    """What a value may have; that of `vlan_vid` says in one bit more that there is a tag."""
-    return 0x1FFF if field.name == "vlan_vid" else field.all_ones
-
-
-# Values that have fewer bits than their fields: no ECN, an operation that a table can match.
-_VALUES = {"nw_tos": 0xFC, "arp_op": 0xFF}
-
-
-def possible(field: Field, value: int) -> bool:
-    return not value & ~_VALUES.get(field.name, value_bits(field))
-
-
 def _unknown(data: bytes, pos: int) -> OpenFlowError:
     """Why a header is none of ours."""
     if len(data) - pos < 4:
@@ -131,12 +118,12 @@ def decode_fields(data: bytes) -> tuple[Match, Masked]:
             cookie, pos = _cookie(data, pos)
             continue
         field, value, mask, pos = read_field(data, pos)
-        ones = value_bits(field)
+        ones = field.value_bits
         # A mask may be wider than the field: the bits between are always zero.
         mask = ones if mask is None else mask & ones
         if mask not in {ones, 0} and not field.maskable:
             raise OpenFlowError(Code.OFPBMC_BAD_MASK, f"{field.name} has no masks")
-        if not possible(field, value):
+        if value & field.impossible:
             raise OpenFlowError(Code.OFPBMC_BAD_VALUE, f"{field.name} is not {value:#x}")
         if value & ~mask:
             raise OpenFlowError(
@@ -175,7 +162,7 @@ def _headers(name: str, version: int) -> tuple[bytes, bytes, int, int]:
         header_bytes(header, field.size, False),
         header_bytes(header, field.size, True),
         field.size,
-        value_bits(field),
+        field.value_bits,
     )
 
 

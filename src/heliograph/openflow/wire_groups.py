@@ -130,8 +130,7 @@ def _encode_selection(selection: f.Selection) -> bytes:
     body = _SELECTION.pack(
         _NTR, _SELECTION_METHOD, fixed(selection.method, 16), selection.param
     ) + b"".join(
-        oxm.encode_field(name, mask, oxm.value_bits(FIELDS[name]), 6)
-        for name, mask in selection.fields
+        oxm.encode_field(name, mask, FIELDS[name].value_bits, 6) for name, mask in selection.fields
     )
     return padded(_TLV.pack(_EXPERIMENTER, 4 + len(body)) + body)
 

@@ -176,7 +176,12 @@ def test_groups_are_told_with_what_their_buckets_counted() -> None:
     tables.change(mod(actions=(Group(1),)), 0)
     assert len(list(group_descs(tables, GroupDescRequest()).entries)) == 2
     assert not list(group_descs(tables, GroupDescRequest(9)).entries)
-    reply = group_stats(tables, GroupStatsRequest(1), lambda g, b: (g + b, 100 * b), now=7)
+    reply = group_stats(tables, GroupStatsRequest(1), lambda g, b: (g + b, 100 * b), 7_900_000)
     (stats,) = reply.entries
-    assert (stats.ref_count, stats.packets, stats.bytes, stats.duration_ns) == (1, 3, 100, 2)
+    assert (stats.ref_count, stats.packets, stats.bytes, stats.duration_ns) == (
+        1,
+        3,
+        100,
+        7_000_000,
+    )
     assert stats.buckets == ((1, 0), (2, 100))

@@ -12,7 +12,6 @@ from heliograph.openflow import messages as m
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.fields import FIELDS, PREREQUISITES
 from heliograph.openflow.match import Match
-from heliograph.openflow.oxm import possible, value_bits
 
 VERSIONS = 1, 4, 5, 6
 U8, U16, U32, U64, U48 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64, 48))
@@ -39,8 +38,8 @@ def matches(draw: st.DrawFn) -> Match:
         if name in fields:
             continue
         for other, values in needed.items():
-            fields.setdefault(other, (values[0], value_bits(FIELDS[other])))
-        ones = value_bits(field)
+            fields.setdefault(other, (values[0], FIELDS[other].value_bits))
+        ones = field.value_bits
         mask = draw(st.integers(1, ones)) if field.maskable and draw(st.booleans()) else ones
         value = draw(st.integers(0, ones))
         if name == "in_port":
@@ -68,12 +67,12 @@ def subfields(writable: bool, most: int = 64) -> st.SearchStrategy[a.Subfield]:
 @st.composite
 def set_fields(draw: st.DrawFn) -> a.SetField:
     field = FIELDS[draw(st.sampled_from([n for n, field in FIELDS.items() if field.writable]))]
-    ones = value_bits(field)
+    ones = field.value_bits
     mask = draw(st.just(ones) | st.integers(1, ones))
     value = draw(st.integers(0, ones))
     if field.name == "vlan_vid":
         value, mask = value | 0x1000, mask | 0x1000
-    if not possible(field, value):
+    if value & field.impossible:
         value = 0
     return a.SetField(field.name, value & mask, mask)
 
