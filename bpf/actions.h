@@ -119,6 +119,9 @@ INLINE u32 act_normal(struct __sk_buff *skb, const struct snapshot *bridge, stru
 	if (number >= MAX_PORTS)
 		return DROP_NO_PORT;
 	frame->port = number;
+	u32 type = type_of(flow->key);
+	if (!(flow->key[KEY_PORT] & TAG_PRESENT) && (type == 0x8100 || type == 0x88a8))
+		return DROP_MALFORMED; /* half of a stack of tags (rule 58) */
 	get_tags(frame, &frame->tags);
 	if (frame->tags.number == 1 && !frame->tags.tci[0])
 		frame->tags.number = 0; /* no VLAN and no priority is no tag */
