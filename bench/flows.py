@@ -173,11 +173,11 @@ class _Burst:
         return max(1 - self.arrived / self.sent, 0.0)
 
 
-def _burst(rig: OvsRig, seconds: float, fresh: Sequence[bytes], most: float = inf) -> _Burst:
-    """One flow's frames, `most` a second, and 10,000 of `fresh` a second among them."""
+def _burst(rig: OvsRig, seconds: float, others: Sequence[bytes], most: float = inf) -> _Burst:
+    """One flow's frames, `most` a second, and 10,000 of the others a second among them."""
     sender, receiver = rig.guests[:2]
     (known,) = rules.frames_from(sender, receiver, [0])
-    frames, new = Frames([known]), iter(fresh)
+    frames, other = Frames([known]), iter(others)
     greet(rig)
     before, sent, taken = receiver.received(), 0, 0
     with sender.namespace.packet_socket(sender.device, 0) as out:
@@ -185,9 +185,9 @@ def _burst(rig: OvsRig, seconds: float, fresh: Sequence[bytes], most: float = in
         while (lasted := time.perf_counter() - start) < seconds:
             if sent >= most * lasted:
                 continue
-            due = min(int(lasted * NEW_PER_SECOND) - taken, frames.count) if fresh else 0
+            due = min(int(lasted * NEW_PER_SECOND) - taken, frames.count)
             for n in range(due):
-                frames.replace(n, next(new, known))
+                frames.replace(n, next(other, known))
             sent += frames.send_once(out)
             for n in range(due):
                 frames.replace(n, known)
@@ -212,10 +212,12 @@ def _cliff(report: Report, rounds: int, seconds: float) -> None:
                 first, second = (
                     list(rules.frames_from(rig.guests[0], rig.guests[1], b)) for b in batches
                 )
-                alone = _burst(rig, seconds, [])
+                # The sender has the same to do when there is nothing new.
+                same = list(rules.frames_from(rig.guests[0], rig.guests[1], [0] * each))
+                alone = _burst(rig, seconds, same)
                 pace = alone.arrived * PACE
                 for name, fast, paced in (
-                    (ONE_FLOW, alone, _burst(rig, seconds, [], pace)),
+                    (ONE_FLOW, alone, _burst(rig, seconds, same, pace)),
                     (NEW_FLOWS, _burst(rig, seconds, first), _burst(rig, seconds, second, pace)),
                 ):
                     report.add(NEW, f"{rig}, {name}", fast.arrived)
