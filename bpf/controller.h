@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Frames for controllers: by way of a ring buffer to user space. */
 #pragma once
+#include "home.h"
 #include "output.h"
 
 static long (*const bpf_ringbuf_output)(void *ring, void *data, u64 size,
@@ -34,6 +35,9 @@ FUNCTION int capture(struct __sk_buff *skb, struct frame *frame, u32 op, u32 rea
 	head->captured = length;
 	head->table = flow->table;
 	head->reason = reason;
+	head->tags = frame->raw.number - (skb->vlan_present ? 1 : 0);
+	head->network = flow->network;
+	head->transport = checksum_pending(skb) ? flow->transport : 0;
 	copy_key(head->key, flow->key);
 	return bpf_ringbuf_output(&packet_ins, capture, sizeof(*head) + length, 0) == 0;
 }

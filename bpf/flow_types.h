@@ -205,6 +205,10 @@ struct packet_in {
 	u32 length;
 	u32 captured;
 	u16 table;
-	u16 reason; /* enum packet_in_reason */
+	u16 reason;    /* enum packet_in_reason */
+	u16 tags;      /* that are in these bytes; the key says what tags the frame has */
+	u16 network;   /* offset of the network header in them, and of what it carries */
+	u16 transport; /* if its checksum is still to be filled in; else 0 */
+	u16 padding;
 	u64 key[KEY_SPACE];
 };

@@ -76,7 +76,7 @@ INLINE int send_packet_out(struct __sk_buff *skb, u32 slot, u32 ofport, u32 firs
 	u32 which = SEND;
 	struct frame *frame = bpf_map_lookup_elem(&frames, &which);
 	struct snapshot *bridge = snapshot_of(slot);
-	if (!frame || !bridge)
+	if (!frame || !bridge || bridge->flags & BRIDGE_NO_FORWARDING)
 		return DROP;
 	begin(skb, frame);
 	if (parse(skb, bridge->vlan_limit, frame))

@@ -67,7 +67,7 @@ INLINE u32 enter(struct __sk_buff *skb, const struct snapshot *bridge, struct fr
 	if (admitted)
 		select_mirrors(bridge, frame, sources, number, 0, &wire);
 	frame->stage = TO_NORMAL;
-	if (flows)
+	if (flows && !(bridge->flags & BRIDGE_NO_FORWARDING))
 		begin_flows(skb, bridge, frame);
 	return DELIVERED;
 }

@@ -6,7 +6,7 @@ the latter it only matters whether it is zero.
 """
 
 from dataclasses import replace
-from struct import pack
+from struct import pack, unpack
 
 from heliograph.control.bridge import Bridge
 from heliograph.flows.flow import Flow
@@ -22,16 +22,47 @@ _TAG = 0x1000  # of a TCI: there is a tag
 _WORD, _LONG = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 _REGISTERS = 8  # words, two registers in each
 _DEFAULT_TPID = 0x8100
+_CHECKSUMS = {6: 16, 17: 6}  # by protocol: their place in the header of TCP, UDP
+_IPV6_HEADER = 40
 
 
-def with_tags(frame: bytes, key: tuple[int, ...]) -> bytes:
-    """The frame as it would be on a wire; the program keeps its tags apart from it."""
-    tci, tags = key[KeyWord.KEY_PORT] & 0xFFFF, key[KeyWord.KEY_TAGS]
+def on_the_wire(record: Record, captured: bytes) -> bytes:
+    """The frame as it would be on a wire: the program keeps its tags apart from it, and a sender
+    may have left the checksum to the device."""
+    frame = _with_checksum(record, captured) if record.transport else captured
+    tci, tags = record.key[KeyWord.KEY_PORT] & 0xFFFF, record.key[KeyWord.KEY_TAGS]
+    outer, inner = tags >> 48, tags >> 32 & 0xFFFF
     found = b""
-    for tpid, tag in ((tags >> 48, tci), (tags >> 32 & 0xFFFF, tags >> 16 & 0xFFFF)):
-        if tag & _TAG:
-            found += pack("!HH", tpid or _DEFAULT_TPID, tag & ~_TAG)
-    return frame[:_MACS] + found + frame[_MACS:]
+    if tci & _TAG:
+        found = pack("!HH", outer or _DEFAULT_TPID, tci & ~_TAG)
+        if inner:
+            found += pack("!HH", inner, tags >> 16 & 0xFFFF)
+    return frame[:_MACS] + found + frame[_MACS + 4 * record.tags :]
+
+
+def _with_checksum(record: Record, frame: bytes) -> bytes:
+    """Of TCP or UDP (RFC 9293 3.1, RFC 768); a frame that was cut is left as it is."""
+    protocol = record.key[KeyWord.KEY_ETH_DST] >> 8 & 0xFF
+    place = record.transport + _CHECKSUMS.get(protocol, 0)
+    if place == record.transport or len(frame) < record.length:
+        return frame
+    end, addresses = _packet(frame, record.network)
+    segment = frame[record.transport : place] + bytes(2) + frame[place + 2 : end]
+    data = addresses + pack("!II", len(segment), protocol) + segment + bytes(len(segment) % 2)
+    total = sum(unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total >> 16) + (total & 0xFFFF)
+    checksum = ~total & 0xFFFF or 0xFFFF
+    return frame[:place] + pack("!H", checksum) + frame[place + 2 :]
+
+
+def _packet(frame: bytes, network: int) -> tuple[int, bytes]:
+    """Where the IP packet ends, and its addresses."""
+    if frame[network] >> 4 == 4:
+        size = int.from_bytes(frame[network + 2 : network + 4])
+        return network + size, frame[network + 12 : network + 20]
+    size = int.from_bytes(frame[network + 4 : network + 6])
+    return network + _IPV6_HEADER + size, frame[network + 8 : network + 40]
 
 
 def metadata(key: tuple[int, ...]) -> Match:
@@ -52,7 +83,7 @@ def deliver(bridge: Bridge, record: Record, captured: bytes) -> None:
     plane = bridge.wanted.plane
     flow_id = plane.rule_at(record.rule) if record.rule else None
     flow = None if flow_id is None else bridge.tables.flows.get(flow_id)
-    frame = with_tags(captured, record.key)
+    frame = on_the_wire(record, captured)
     message = PacketIn(
         data=frame,
         total_len=record.length + len(frame) - len(captured),

@@ -897,11 +897,11 @@ class Op(NamedTuple):
         return OP.pack(self.code, self.need, self.flags, self.word, self.shift, self.from_word, self.from_shift, self.bits, self.a, self.b, self.value, self.mask)
 
 
-PACKET_IN = struct.Struct("=IIIIIHH32Q")
+PACKET_IN = struct.Struct("=IIIIIHHHHHH32Q")
 
 
 class PacketIn(NamedTuple):
-    """struct packet_in: 280 bytes."""
+    """struct packet_in: 288 bytes."""
 
     bridge: int
     rule: int
@@ -910,17 +910,21 @@ class PacketIn(NamedTuple):
     captured: int
     table: int
     reason: int
+    tags: int
+    network: int
+    transport: int
+    padding: int
     key: tuple[int, ...]
 
     @classmethod
     def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = PACKET_IN.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7:39])
+        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7], values[8], values[9], values[10], values[11:43])
 
     def pack(self) -> Raw:
         """To its bytes."""
-        return PACKET_IN.pack(self.bridge, self.rule, self.op, self.length, self.captured, self.table, self.reason, *self.key)
+        return PACKET_IN.pack(self.bridge, self.rule, self.op, self.length, self.captured, self.table, self.reason, self.tags, self.network, self.transport, self.padding, *self.key)
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -993,4 +997,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "881a4fdd0184"
+LAYOUT = "dc4c9a3f4eae"

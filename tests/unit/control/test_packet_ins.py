@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import scapy.all as scapy
 from tests.unit.control.client import Client
 from tests.unit.control.fakes import BRIDGE, Switch
 
-from heliograph.control.packet_ins import metadata, with_tags
+from heliograph.control.packet_ins import metadata, on_the_wire
 from heliograph.kernel.layouts import KeyWord, PacketIn, PacketInReason, TableFlags
 from heliograph.openflow import flows as f
 from heliograph.openflow import messages as m
@@ -36,6 +37,10 @@ def record(**changes: Any) -> PacketIn:
         captured=len(FRAME),
         table=0,
         reason=PacketInReason.NO_MATCH,
+        tags=0,
+        network=0,
+        transport=0,
+        padding=0,
         key=IN_PORT_1,
     )
     return plain._replace(**changes)
@@ -54,14 +59,36 @@ async def received(*clients: Client) -> list[list[f.PacketIn]]:
 
 
 def test_tags_are_put_where_they_are_on_a_wire() -> None:
-    assert with_tags(FRAME, IN_PORT_1) == FRAME
-    one = key(KEY_PORT=1 << 32 | 0x7005, KEY_TAGS=0x88A8 << 48)
-    assert with_tags(FRAME, one) == FRAME[:12] + bytes.fromhex("88a86005") + FRAME[12:]
-    two = key(KEY_PORT=0x1005, KEY_TAGS=0x88A8 << 48 | 0x8100 << 32 | 0x1007 << 16)
+    assert on_the_wire(record(), FRAME) == FRAME
+    one = record(key=key(KEY_PORT=1 << 32 | 0x7005, KEY_TAGS=0x88A8 << 48))
+    assert on_the_wire(one, FRAME) == FRAME[:12] + bytes.fromhex("88a86005") + FRAME[12:]
+    both = key(KEY_PORT=0x1005, KEY_TAGS=0x88A8 << 48 | 0x8100 << 32 | 7 << 16)
     tags = bytes.fromhex("88a8000581000007")
-    assert with_tags(FRAME, two) == FRAME[:12] + tags + FRAME[12:]
-    moved = key(KEY_PORT=0x1005)  # by a move, which says nothing of a TPID
-    assert with_tags(FRAME, moved)[12:16] == bytes.fromhex("81000005")
+    assert on_the_wire(record(key=both), FRAME) == FRAME[:12] + tags + FRAME[12:]
+    behind = FRAME[:12] + tags[4:] + FRAME[12:]  # the second is in the frame's bytes already
+    assert on_the_wire(record(key=both, tags=1), behind) == FRAME[:12] + tags + FRAME[12:]
+    moved = record(key=key(KEY_PORT=0x1005))  # by a move, which says nothing of a TPID
+    assert on_the_wire(moved, FRAME)[12:16] == bytes.fromhex("81000005")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("transport", ["TCP", "UDP"])
+def test_a_checksum_left_to_the_device_is_filled_in(version: int, transport: str) -> None:
+    network = scapy.IP(dst="10.7.0.2") if version == 4 else scapy.IPv6(dst="fc00::2")
+    packet = network / getattr(scapy, transport)(sport=1, dport=2) / b"odd"
+    whole = bytes(scapy.Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02") / packet)
+    header = 14 + (20 if version == 4 else 40)
+    place = header + (16 if transport == "TCP" else 6)
+    pending = whole[:place] + b"\x12\x34" + whole[place + 2 :] + bytes(5)  # and padding
+    protocol = 6 if transport == "TCP" else 17
+    told = record(
+        key=key(KEY_ETH_DST=protocol << 8),
+        length=len(pending),
+        network=14,
+        transport=header,
+    )
+    assert on_the_wire(told, pending) == whole + bytes(5)
+    assert on_the_wire(told._replace(length=9000), pending) == pending, "it was cut"
 
 
 def test_what_came_with_a_frame() -> None:
