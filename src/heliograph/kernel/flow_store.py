@@ -27,9 +27,11 @@ from heliograph.kernel.flow_store_cells import CELL, LIMIT, Backing, Cells, Memo
 from heliograph.kernel.flow_store_groups import Changes, Groups
 from heliograph.kernel.flow_store_groups import Step as GroupStep
 from heliograph.kernel.flow_store_ledger import (
+    OP_COUNTS,
+    OP_COUNTS_AT,
     RULE_COUNTS,
     RULE_COUNTS_AT,
-    Count,
+    Counts,
     Ledger,
     counts_in,
 )
@@ -45,8 +47,6 @@ _LAST_VERSION = 0xFFFF_0000
 _REMOVED = 4  # in struct store_rule
 _FLAGS, _MISSES = 8, 16  # in struct store_table
 _LONG = struct.Struct("=Q")
-_OP_COUNTS = struct.Struct("=QQ")
-_OP_COUNTS_AT = 16
 _RULE = layouts.STORE_RULE
 _NO_WORDS = tuple((0,) * n for n in range(11))
 _CHUNK = 32  # cells
@@ -90,13 +90,14 @@ class FlowStore:
         """
         self._backing = backing
         self._cells = Cells(backing, clock, limit, self._moved)
+        self._began = clock()
         self._version = 0
         self._seed = int.from_bytes(os.urandom(4))
         self._cells.memory.set32(0, 4, self._seed)
         self._buckets = Buckets(self._cells)
         self._lists = OpLists(self._cells)
-        self._groups = Groups(self._cells, self._lists, port_live)
         self._ledger = Ledger(self._cells)
+        self._groups = Groups(self._cells, self._lists, self._ledger, port_live)
         self._masks = tuple(Masks(self._cells, table) for table in range(TABLES))
         self._next_mask = 1
         self._rules: dict[int, _Rule] = {}  # by cell
@@ -112,17 +113,24 @@ class FlowStore:
         )
         self.apply(everything)
         old = self._backing.found()
-        before = counts_in(old) if old else {}
-        for flow, count in before.items():
-            if flow in tables.flows:
-                self._ledger.add(flow, *count)
-        self._cells.use()
         if old is None:
+            self._cells.use()
             return
-        for flow, count in counts_in(old).items():
-            if flow in tables.flows:
-                self._ledger.add(flow, *_more(count, before.get(flow, Count())))
+        before = counts_in(old)
+        self._carry(before, tables)
+        self._cells.use()
+        after = counts_in(old)
+        self._carry(after.since(before), tables)
         old.close()
+
+    def _carry(self, counts: Counts, tables: Tables) -> None:
+        """Flows and groups that were not there before this process have an id of one that was."""
+        for flow, count in counts.flows.items():
+            if flow in tables.flows and tables.flows[flow].created < self._began:
+                self._ledger.add(flow, *count)
+        for (group, bucket), count in counts.buckets.items():
+            if group in tables.groups and tables.groups[group].created < self._began:
+                self._groups.add(group, bucket, count.packets, count.bytes)
 
     def apply(self, delta: Delta) -> None:
         """One step. Raises OpenFlowError, and then frames and counters are as before."""
@@ -314,11 +322,10 @@ class FlowStore:
             if self._live.get(rule.flow) == cell or cell in self._old.get(rule.flow, ()):
                 self._ledger.add(rule.flow, after[1] - before[1], after[2] - before[2], after[0])
         else:
-            for n in range(FlowLimits.CELL_OPS):
-                start = at + n * layouts.OP.size + _OP_COUNTS_AT
-                before, after = (_OP_COUNTS.unpack_from(data, start) for data in (copy, now))
-                number = cell * FlowLimits.CELL_OPS + n
-                self._groups.add(number, after[0] - before[0], after[1] - before[1])
+            for op in range(cell * FlowLimits.CELL_OPS, (cell + 1) * FlowLimits.CELL_OPS):
+                start = op * layouts.OP.size + OP_COUNTS_AT
+                before, after = (OP_COUNTS.unpack_from(data, start) for data in (copy, now))
+                self._groups.add_op(op, after[0] - before[0], after[1] - before[1])
 
     # Counters
 
@@ -379,7 +386,3 @@ def _same(before: Flow, after: Flow) -> bool:
         and before.priority == after.priority
         and before.actions == after.actions
     )
-
-
-def _more(count: Count, before: Count) -> Count:
-    return Count(count.packets - before.packets, count.bytes - before.bytes, count.tick)

@@ -82,7 +82,7 @@ Moved = Callable[[bytes, Memory], None]
 
 
 class Cells:
-    """Cells are taken in runs of a power of two, in a row."""
+    """Cells are taken in runs: so many in a row as is a power of two."""
 
     def __init__(
         self, backing: Backing, clock: Callable[[], int], limit: int, moved: Moved
@@ -114,10 +114,34 @@ class Cells:
                 larger >>= 1
                 free.setdefault(larger, []).append(first + larger)
             return first
-        while self._next + size > self._size:
+        start = -(-self._next // size) * size
+        if start + size > self._size:
+            if self._size * 2 > self._limit and (self._merge() or self.hurry()):
+                return self.take(count)
             self._grow()
+            return self.take(count)
+        while self._next < start:  # a run begins at a multiple of its length
+            length = self._next & -self._next
+            self.give(self._next, length)
+            self._next += length
         self._next += size
-        return self._next - size
+        return start
+
+    def _merge(self) -> bool:
+        """Make one run of two that are side by side; whether there were any."""
+        found = False
+        size = 1
+        while size <= max(self._free, default=0):
+            runs = set(self._free.pop(size, ()))
+            for first in list(runs):
+                if first & size == 0 and first in runs and first + size in runs:
+                    runs -= {first, first + size}
+                    self._free.setdefault(2 * size, []).append(first)
+                    found = True
+            if runs:
+                self._free[size] = list(runs)
+            size *= 2
+        return found
 
     def _pop(self, size: int) -> int:
         runs = self._free[size]
@@ -152,13 +176,17 @@ class Cells:
 
     def hurry(self) -> bool:
         """Wait for the frames that are on their way, then do all that waits; whether any did."""
-        count = len(self._waiting)
-        if count:
-            self.backing.grace()
-        for _ in range(count):
-            _, what, arguments = self._waiting.popleft()
+        waiting = self._waiting
+        if not waiting:
+            return False
+        self.backing.grace()
+        last = waiting[-1]
+        done = False
+        while waiting and not done:
+            done = waiting[0] is last
+            _, what, arguments = waiting.popleft()
             what(*arguments)
-        return count > 0
+        return True
 
     # Size
 

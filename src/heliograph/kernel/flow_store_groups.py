@@ -3,17 +3,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from struct import Struct
 
 from heliograph.flows.compile_groups import chosen, compile_group, is_live
 from heliograph.kernel import layouts
 from heliograph.kernel.flow_store_cells import GRACE, Cells
+from heliograph.kernel.flow_store_ledger import Ledger, op_counts
 from heliograph.kernel.flow_store_ops import NO_OPS, OpList, OpLists
 from heliograph.openflow.flows import Bucket, GroupDesc
 
 _SINCE, _OPS, _COUNT, _OLD_OPS, _OLD_COUNT = 0, 4, 8, 12, 16  # in struct store_group
-_COUNTED = Struct("=QQ")  # in an OP_CLONE: frames and bytes
-_COUNTED_AT = 16
 
 Changes = Mapping[int, GroupDesc | None]
 
@@ -34,10 +32,6 @@ class _Group:
     ending: list[_Form] = field(default_factory=list)  # still counted
     counted: dict[int, tuple[int, int]] = field(default_factory=dict)  # by bucket, for good
     changed: int = 0
-
-    def add(self, bucket: int, packets: int, octets: int) -> None:
-        before = self.counted.get(bucket, (0, 0))
-        self.counted[bucket] = before[0] + packets, before[1] + octets
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +59,11 @@ class _Live:
 
 
 class Groups:
-    def __init__(self, cells: Cells, lists: OpLists, port_live: Callable[[int], bool]) -> None:
-        self._cells, self._lists, self._port_live = cells, lists, port_live
+    def __init__(
+        self, cells: Cells, lists: OpLists, ledger: Ledger, port_live: Callable[[int], bool]
+    ) -> None:
+        self._cells, self._lists, self._ledger = cells, lists, ledger
+        self._port_live = port_live
         self._groups: dict[int, _Group] = {}
         self._counting: dict[int, tuple[_Group, int]] = {}  # by op
 
@@ -165,20 +162,36 @@ class Groups:
                 group = _Group(step.desc, step.form)
             group.form, group.changed = step.form, self._cells.clock()
             self._groups[step.number] = group
-            self._counting |= {op: (group, n) for op, n in step.form.places.items()}
+            for op, n in step.form.places.items():
+                self._counting[op] = group, n
+                self._ledger.add_op((step.number, n), op)
 
     def _end(self, group: _Group, step: Step) -> None:
         if step.counts_on:
             group.ending.append(group.form)
+        else:
+            for bucket in group.counted:
+                self._ledger.drop_bucket((step.number, bucket))
+            for form in (group.form, *group.ending):
+                for op in form.places:
+                    self._ledger.drop_op(op)
         self._cells.later(self._forget, group, group.form)
 
     def _forget(self, group: _Group, form: _Form) -> None:
         for op, bucket in form.places.items():
-            group.add(bucket, *self._counted(op))
+            self._add(group, bucket, *op_counts(self._cells.memory, op))
+            self._ledger.drop_op(op)
             del self._counting[op]
         if form in group.ending:
             group.ending.remove(form)
         self._lists.erase(form.ops)
+
+    def _add(self, group: _Group, bucket: int, packets: int, octets: int) -> None:
+        before = group.counted.get(bucket, (0, 0))
+        group.counted[bucket] = counted = before[0] + packets, before[1] + octets
+        number = group.desc.group_id
+        if self._groups.get(number) is group and any(counted):
+            self._ledger.set_bucket((number, bucket), *counted)
 
     def usage(self, number: int, bucket: int) -> tuple[int, int]:
         """Packets and bytes that a bucket was given."""
@@ -189,21 +202,21 @@ class Groups:
         for form in (group.form, *group.ending):
             for op, n in form.places.items():
                 if n == bucket:
-                    more = self._counted(op)
+                    more = op_counts(self._cells.memory, op)
                     packets, octets = packets + more[0], octets + more[1]
         return packets, octets
 
-    def _counted(self, op: int) -> tuple[int, int]:
-        packets, octets = _COUNTED.unpack_from(
-            self._cells.memory.buffer, op * layouts.OP.size + _COUNTED_AT
-        )
-        return packets, octets
+    def add(self, number: int, bucket: int, packets: int, octets: int) -> None:
+        """What a bucket was given in another store."""
+        group = self._groups.get(number)
+        if group is not None:
+            self._add(group, bucket, packets, octets)
 
-    def add(self, op: int, packets: int, octets: int) -> None:
-        """What an op has counted elsewhere, if it is one that counts."""
+    def add_op(self, op: int, packets: int, octets: int) -> None:
+        """What an op has counted in memory that is no more, if it is one that counts."""
         if op in self._counting:
             group, bucket = self._counting[op]
-            group.add(bucket, packets, octets)
+            self._add(group, bucket, packets, octets)
 
     def renumber(self) -> None:
         """All that is seen now is of any version."""

@@ -51,6 +51,43 @@ def test_cells_rest_before_they_are_used_again() -> None:
     assert cells.take() == first
 
 
+def test_a_rule_is_out_of_its_bucket_long_before_its_cell_is_another() -> None:
+    """Or a frame that has found it there could take it for the other one."""
+    bench = Bench()
+    bench.change(mod(match=port(1)))
+    (cell,) = bench.store._rules
+    bench.change(mod(DELETE, match=port(1)))
+    assert cell in bench.store._buckets.hashes
+    bench.now += GRACE
+    bench.store.tidy()
+    assert cell not in bench.store._buckets.hashes
+    for n in range(2, 90):
+        bench.change(mod(match=port(n)))
+    assert cell not in bench.store._rules
+    bench.now += GRACE
+    for n in range(90, 190):
+        bench.change(mod(match=port(n)))
+    assert cell in bench.store._rules
+
+
+def test_buckets_that_were_replaced_stay_as_they_are_for_a_while() -> None:
+    """For frames that look into them."""
+    bench = Bench()
+    first = bench.store._buckets._first
+    for n in range(250):
+        bench.change(mod(match=port(n)))
+    start, end = first * 128, (first + 64) * 128
+    before = bytes(bench.data[start:end])
+    for n in range(250, 400):
+        bench.change(mod(match=port(n), actions=(Output(n),)))
+    assert bench.store._buckets._first != first
+    assert sum(a != b for a, b in zip(before, bench.data[start:end], strict=True)) < 800
+    bench.wait()
+    for n in range(400, 600):
+        bench.change(mod(match=port(n), actions=(Output(n),)))
+    assert sum(a != b for a, b in zip(before, bench.data[start:end], strict=True)) > 800
+
+
 def test_everything_that_was_used_is_free_in_the_end() -> None:
     bench = Bench()
     bench.wait()

@@ -9,8 +9,9 @@ from tests.unit.flows.mods import DELETE, DELETE_STRICT, MODIFY, ONE, TWO, group
 from tests.unit.kernel.flow_stores import Bench
 
 from heliograph.flows.flow import SECOND, Usage
+from heliograph.flows.tables import Tables
 from heliograph.kernel import layouts
-from heliograph.kernel.layouts import Limits, OpCode
+from heliograph.kernel.layouts import KeyWord, Limits, OpCode
 from heliograph.openflow.actions import Group, Output
 from heliograph.openflow.flows import Bucket, FlowFlags, GroupCommand, GroupType
 from heliograph.openflow.match import Match
@@ -153,6 +154,20 @@ def test_counters_go_on_in_the_next_process() -> None:
     assert [usage(bench, n)[0] for n in (1, 2, 3, 4)] == [102, 0, 3, 20]
 
 
+def test_a_flow_that_is_new_has_nothing_of_one_that_had_its_id() -> None:
+    """The tables begin anew, the data plane does not: its journal was damaged."""
+    bench = Bench()
+    bench.change(mod(match=port(1)), group(1, ONE))
+    meet(bench, 1, 3)
+    hit(bench, bucket_op(bench), 3)
+    other = Tables()
+    bench.now += 1
+    other.change(mod(match=port(2)), bench.now)
+    other.change(group(1, ONE), bench.now)
+    bench.start(other)
+    assert (usage(bench)[0], bench.store.bucket_usage(1, 0)) == (0, (0, 0))
+
+
 def test_an_undone_change_leaves_counters_as_they_were() -> None:
     bench = Bench(limit=1024)
     bench.change(mod(match=port(1)))
@@ -162,10 +177,15 @@ def test_an_undone_change_leaves_counters_as_they_were() -> None:
         bench.change(mod(MODIFY, match=port(1), actions=TWO), *more)
     meet(bench, 1, 2)
     assert usage(bench)[0] == 5
+    bench.change(mod(match=port(7)))
+    for version in (version_of(bench.data), version_of(bench.data) + 1):
+        key = [0] * 32
+        key[KeyWord.KEY_REGISTERS] = 5 << 32
+        assert look_up(bench.data, 0, key, version) is None
     bench.wait()
     bench.change(*more[:400])
     assert usage(bench)[0] == 5
-    assert len(bench.store._rules) == 401
+    assert len(bench.store._rules) == 402
 
 
 def test_more_changes_of_one_flow_than_a_bucket_has_places() -> None:
@@ -230,3 +250,30 @@ def test_buckets_count_what_was_counted_while_the_store_moved() -> None:
         n += 1
         bench.change(mod(match=Match.of({"reg0": (n, 0xFFFF_FFFF)}), table_id=1))
     assert bench.store.bucket_usage(1, 0) == (5, 500)
+
+
+def test_buckets_count_on_in_the_next_process() -> None:
+    """What is counted now, by a form before, in an earlier process, and while stores change."""
+    bench = Bench(live={1})
+    buckets = tuple(
+        Bucket(actions=(Output(n),), weight=0, bucket_id=n, watch_port=n) for n in (1, 2)
+    )
+    bench.change(group(1, type=GroupType.FAST_FAILOVER, buckets=buckets), group(2, ONE))
+    hit(bench, bucket_op(bench), 3)
+    bench.live = {2}
+    bench.store.ports_changed()
+    second = bucket_op(bench)
+    hit(bench, second, 7)
+    bench.now += 1
+    bench.backing.on_use = lambda: hit(bench, second, 100)
+    bench.start(bench.tables)
+    wanted = [(3, 300), (107, 10700)]
+    assert [bench.store.bucket_usage(1, n) for n in (1, 2)] == wanted
+    bench.backing.on_use = lambda: None
+    bench.wait()
+    bench.start(bench.tables)
+    assert [bench.store.bucket_usage(1, n) for n in (1, 2)] == wanted
+    bench.change(group(1, ONE, command=GroupCommand.MODIFY))
+    bench.wait()
+    bench.start(bench.tables)
+    assert [bench.store.bucket_usage(1, n) for n in (0, 1, 2)] == [(0, 0)] * 3

@@ -13,6 +13,8 @@ from heliograph.openflow import actions as a
 from heliograph.openflow.actions import Group, Output
 from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.flows import Bucket, GroupCommand, GroupMod, GroupType
+from heliograph.openflow.match import Match
+from heliograph.openflow.messages import Version
 
 MODIFY, DELETE_GROUP = GroupCommand.MODIFY, GroupCommand.DELETE
 
@@ -164,3 +166,20 @@ def test_what_a_flow_tells_controllers_is_forgotten_with_it() -> None:
     bench.change(mod(DELETE, match=port(1)))
     bench.wait()
     assert bench.store.controllers_at(op) == ()
+
+
+def test_flows_share_their_ops_where_these_do_not_depend_on_the_match() -> None:
+    bench = Bench()
+
+    def first_op(kind: int, *actions: a.Action) -> int:
+        match = Match.of({"eth_type": (kind, 0xFFFF), "in_port": (kind & 0xFF, 0xFFFF)})
+        change = bench.tables.change(mod(match=match, actions=actions), 0, Version.V10)
+        bench.store.apply(change.delta)
+        key = [(kind & 0xFF) << 32 | kind << 16, *[0] * 31]
+        found = look_up(bench.data, 0, key, version_of(bench.data))
+        assert found is not None
+        return found[1].ops
+
+    assert first_op(0x800, Output(1)) == first_op(0x806, Output(1))
+    ip, arp, ipv6 = (first_op(kind, a.DecTtl(), Output(1)) for kind in (0x800, 0x806, 0x86DD))
+    assert ip == ipv6 != arp
