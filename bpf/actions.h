@@ -53,9 +53,13 @@ INLINE void set_vlan(struct flow *flow, const struct op *op)
 
 INLINE void push_vlan(struct frame *frame, u32 tpid)
 {
+	/* The one that was there stays to the bit, if it is as it came. */
+	u64 eligible = has_own_tags(frame) ? frame->raw.tci[0] & TAG_PRESENT : 0;
 	get_tags(frame, &frame->tags);
 	push_tag(&frame->tags, tpid, 0); /* of VLAN 0, as in Open vSwitch */
 	put_tags(frame->flow.key, &frame->tags);
+	if (frame->tags.number > 1)
+		frame->flow.key[KEY_TAGS] |= eligible << 16;
 }
 
 INLINE void pop_vlan(struct frame *frame)

@@ -19,45 +19,55 @@ INLINE void *cell_of(void *store, u32 number)
 	return &block->cells[number % BLOCK_CELLS];
 }
 
-/* The frame's look at a bridge's tables: one version of them, however often it looks. */
-INLINE int open_store(struct frame *frame)
+/* As in Open vSwitch, look-ups see no ports of fragments, not of the first either (its default
+ * "normal" of set-frags). decide() puts them back. */
+INLINE void hide_ports(struct flow *flow)
+{
+	flow->ports = flow->key[KEY_L4];
+	if (flow->key[KEY_ETH_DST] & FRAGMENT_ANY)
+		flow->key[KEY_L4] &= 0xffffffff;
+}
+
+INLINE void aim(struct frame *frame, const struct store_table *row, u32 table, u32 quiet)
 {
 	struct flow *flow = &frame->flow;
+	/* Two numbers that belong together are one word, so that both are of one time. */
+	u64 masks = row ? *(volatile u64 *)&row->masks : 0;
+	flow->table = table;
+	flow->quiet = quiet;
+	flow->best = NO_RULE;
+	flow->next_mask = masks;
+	flow->masks = masks >> 32;
+	frame->stage = LOOKING_UP;
+	hide_ports(flow);
+}
+
+/* The frame's look at a bridge's tables: one version of them, however often it looks. The first is
+ * at table 0, which lies beside the header. */
+INLINE void open_store(struct frame *frame)
+{
+	struct flow *flow = &frame->flow;
+	u32 zero = 0;
 	void *store = store_of(frame->bridge);
-	const struct store_header *header = store ? cell_of(store, 0) : 0;
-	if (!header)
-		return 0;
+	const struct block *block = store ? bpf_map_lookup_elem(store, &zero) : 0;
+	if (!block) {
+		frame->stage = DONE;
+		return;
+	}
+	const struct store_header *header = (void *)&block->cells[0];
+	u64 buckets = *(volatile u64 *)&header->buckets;
 	flow->version = *(volatile u32 *)&header->version;
 	flow->seed = header->seed;
-	return 1;
+	flow->buckets = buckets;
+	flow->bucket_mask = buckets >> 32;
+	aim(frame, (void *)&block->cells[1], 0, 0);
 }
 
 INLINE void begin_lookup(struct frame *frame, u32 table, u32 quiet)
 {
-	struct flow *flow = &frame->flow;
 	u32 number = table & (MAX_TABLES - 1);
 	void *store = store_of(frame->bridge);
-	const struct store_header *header = store ? cell_of(store, 0) : 0;
-	const struct store_table *row = store ? cell_of(store, 1 + number) : 0;
-	flow->table = number;
-	flow->quiet = quiet;
-	flow->best = NO_RULE;
-	flow->masks = 0;
-	frame->stage = LOOKING_UP;
-	if (!header || !row)
-		return;
-	/* Two numbers that belong together are in one word each, so that none is of another time.
-	 */
-	u64 masks = *(volatile u64 *)&row->masks, buckets = *(volatile u64 *)&header->buckets;
-	flow->next_mask = masks;
-	flow->masks = masks >> 32;
-	flow->buckets = buckets;
-	flow->bucket_mask = buckets >> 32;
-	/* As in Open vSwitch: no fragment has ports, also not the first (its default "normal" of
-	 * set-frags). */
-	flow->ports = flow->key[KEY_L4];
-	if (flow->key[KEY_ETH_DST] & FRAGMENT_ANY)
-		flow->key[KEY_L4] &= 0xffffffff;
+	aim(frame, store ? cell_of(store, 1 + number) : 0, number, quiet);
 }
 
 INLINE u64 mix(u64 hash, u64 word)

@@ -18,10 +18,7 @@ INLINE void begin_flows(struct __sk_buff *skb, const struct snapshot *bridge, st
 	flow->depth = flow->saved = flow->leaving = flow->missed = 0;
 	flow->reason = DELIVERED;
 	flow->outputs = frame->outputs;
-	if (open_store(frame))
-		begin_lookup(frame, 0, 0);
-	else
-		frame->stage = DONE;
+	open_store(frame);
 }
 
 /* The frame has met a flow, or none. */
@@ -46,14 +43,14 @@ INLINE void decide(struct __sk_buff *skb, const struct snapshot *bridge, struct 
 		return;
 	}
 	flow->pc = flow->end = 0;
-	if (flow->quiet)
-		return;
-	flow->missed = 1;
+	flow->missed |= !flow->quiet;
 	struct store_table *table =
 	    store ? cell_of(store, 1 + (flow->table & (MAX_TABLES - 1))) : 0;
 	if (!table || mode == RECORD)
 		return;
 	__sync_fetch_and_add(&table->misses, (u64)frame->packets);
+	if (flow->quiet)
+		return;
 	const struct port *port = &bridge->ports[frame->entry & (MAX_PORTS - 1)];
 	flow->rule = NO_RULE;
 	if (table->flags & TABLE_MISS_TO_CONTROLLER && !(port->flags & PORT_NO_PACKET_IN))
@@ -171,12 +168,14 @@ INLINE u32 step_flows(struct __sk_buff *skb, const struct snapshot *bridge, stru
 	}
 	flow->budget--;
 	if (frame->stage == LOOKING_UP) {
-		if (look_up(frame))
-			decide(skb, bridge, frame, mode);
-	} else if (flow->pc < flow->end) {
-		run_op(skb, bridge, frame, mode);
-	} else if (!end_list(frame)) {
-		return end_flows(frame);
+		if (!look_up(frame))
+			return DELIVERED;
+		decide(skb, bridge, frame, mode);
 	}
+	/* A step more at once where it can be: each turn of the loop has its price. */
+	if (flow->pc < flow->end)
+		run_op(skb, bridge, frame, mode);
+	if (frame->stage == RUNNING && !frame->depth && flow->pc >= flow->end && !end_list(frame))
+		return end_flows(frame);
 	return DELIVERED;
 }

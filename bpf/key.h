@@ -70,11 +70,18 @@ INLINE u32 carries(const struct flow *flow, u32 proto)
 	       !(flow->key[KEY_ETH_DST] & FRAGMENT_LATER);
 }
 
+/* Whether no flow has touched its tags. */
+INLINE int has_own_tags(const struct frame *frame)
+{
+	const u64 *key = frame->flow.key, *base = frame->flow.base;
+	return key[KEY_TAGS] == base[KEY_TAGS] && !((key[KEY_PORT] ^ base[KEY_PORT]) & 0xffff);
+}
+
 /* Its tags as they are now: to the bit those it came with, if nothing has changed them. */
 INLINE void get_tags(const struct frame *frame, struct tags *tags)
 {
-	const u64 *key = frame->flow.key, *base = frame->flow.base;
-	if (key[KEY_TAGS] == base[KEY_TAGS] && !((key[KEY_PORT] ^ base[KEY_PORT]) & 0xffff)) {
+	const u64 *key = frame->flow.key;
+	if (has_own_tags(frame)) {
 		u32 exact = frame->raw.number != frame->wire.number; /* a tag that says nothing */
 		const struct tags *received = exact ? &frame->raw : &frame->wire;
 		*tags = *received;
