@@ -16,7 +16,7 @@ from heliograph.control.versions import spoken
 from heliograph.control.wanted import ControllerStatus, WantedController
 from heliograph.openflow.messages import Role
 
-_PROBE, _MAX_BACKOFF = 5.0, 8.0  # seconds, where the columns are empty
+PROBE, _MAX_BACKOFF = 5.0, 8.0  # seconds, where the columns are empty
 _ROLES = {Role.EQUAL: "other", Role.PRIMARY: "master", Role.SECONDARY: "slave"}
 _IN_BAND = (
     "in-band control is not supported: the host's own network reaches the controller; "
@@ -33,7 +33,7 @@ class Row:
         self, wanted: WantedController, bridge: Bridge, rundir: Path, changed: Callable[[], None]
     ) -> None:
         self.wanted, self._bridge = wanted, bridge
-        self.probe = _seconds(wanted.inactivity_probe, _PROBE)
+        self.probe = _seconds(wanted.inactivity_probe, PROBE)
         self._problem = _IN_BAND if wanted.connection_mode == "in-band" else ""
         self._listener: Listener | None = None
         self.connector: Connector | None = None

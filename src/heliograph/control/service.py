@@ -13,7 +13,7 @@ from heliograph.control import packet_ins
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel
 from heliograph.control.listener import Listener
-from heliograph.control.rows import Row
+from heliograph.control.rows import PROBE, Row
 from heliograph.control.session import Session
 from heliograph.control.subscriptions import Kind
 from heliograph.control.targets import Target
@@ -74,7 +74,7 @@ class _Served:
         ]
         if connectors:
             unreachable = min(connector.unreachable for connector in connectors)
-            probe = max(row.probe for row in self.rows.values() if row.connector)
+            probe = max(row.probe or PROBE for row in self.rows.values() if row.connector)
             await self.bridge.follow_controllers(unreachable, probe)
 
     async def close(self) -> None:

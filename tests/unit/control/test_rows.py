@@ -197,6 +197,20 @@ async def test_the_type_of_a_row_decides_over_its_target(switch: Switch) -> None
         server.close()
 
 
+async def test_rule_68_a_controller_that_is_back_decides_again(switch: Switch) -> None:
+    row = switch.controller("unix:far", probe=0.05)
+    await switch.configure(fail_mode="standalone", controllers=(row,))
+    await asyncio.sleep(0.2)
+    await switch.service.tick()
+    assert await switch.flows() == ["priority=0 actions=NORMAL"]
+    async with listening(path=switch.rundir / "far") as (far, server):
+        await (await far.client(0)).greet()
+        assert await eventually(lambda: status(switch, row).is_connected)
+        await switch.service.tick()
+        assert await switch.flows() == []
+        server.close()
+
+
 async def test_a_controller_may_be_told_nothing_unasked(switch: Switch) -> None:
     row = replace(switch.controller("unix:far"), enable_async=False)
     await switch.configure(controllers=(row,))
