@@ -39,6 +39,7 @@ from heliograph.kernel.flow_store_masks import Mask, Masks
 from heliograph.kernel.flow_store_ops import OpList, OpLists
 from heliograph.kernel.layouts import FlowLimits, Limits
 from heliograph.openflow.actions import Actions, Controller
+from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.flows import GroupDesc
 from heliograph.openflow.match import ANYTHING
 
@@ -246,10 +247,14 @@ class FlowStore:
             *_NO_WORDS[10 - len(values)],
             flow.id,
         )
+        try:
+            self._buckets.link(cell, hash_of(self._seed, mask.id, values))
+        except OpenFlowError:
+            self._cells.give(cell)
+            raise
         self._rules[cell] = _Rule(flow.id, flow.table_id, mask, flow.priority, ops)
         self._masks[flow.table_id].added(mask, flow.priority)
         step.placed.append(cell)
-        self._buckets.link(cell, hash_of(self._seed, mask.id, values))
 
     def _take_back(self, step: _Step) -> None:
         """No frame has seen any of it, nor shall one."""

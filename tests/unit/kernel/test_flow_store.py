@@ -9,7 +9,7 @@ from tests.unit.flows.mods import DELETE, mod
 from tests.unit.kernel.flow_stores import Bench
 
 from heliograph.openflow.actions import Output
-from heliograph.openflow.errors import OpenFlowError
+from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import FlowCommand, FlowMod
 from heliograph.openflow.match import ANYTHING, Match
 
@@ -127,4 +127,29 @@ def test_a_store_that_is_full_takes_nothing_and_says_so() -> None:
     bench.wait()
     for n in range(done):
         bench.change(mod(match=Match.of({"reg0": (n, 0xFFFF_FFFF)})))
+        bench.compare({"reg0": n})
+
+
+def test_rules_of_a_step_that_failed_are_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Checked()
+    link, links = bench.store._buckets.link, 0
+
+    def fail_at_third(cell: int, value: int) -> None:
+        nonlocal links
+        links += 1
+        if links == 3:
+            raise OpenFlowError(Code.OFPFMFC_TABLE_FULL)
+        link(cell, value)
+
+    matches = [Match.of({"reg0": (n, 0xFFFF_FFFF)}) for n in range(5)]
+    monkeypatch.setattr(bench.store._buckets, "link", fail_at_third)
+    with pytest.raises(OpenFlowError):
+        bench.change(*(mod(match=match) for match in matches[:4]))
+    bench.change(mod(match=matches[4]))
+    for n in range(5):
+        bench.compare({"reg0": n})
+    bench.wait()
+    assert len(bench.store._rules) == 1
+    bench.change(*(mod(match=match) for match in matches))
+    for n in range(5):
         bench.compare({"reg0": n})
