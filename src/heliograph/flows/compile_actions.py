@@ -26,6 +26,7 @@ _TAG = 0x1000  # of a TCI in the key: it is there
 _CLEARS = OpFlags.OP_CLEARS
 # Headers that the data plane reads, and does not write.
 _ONLY_READ = frozenset({"nd_target", "nd_sll", "nd_tll", "sctp_src", "sctp_dst"})
+_WITH_PORTS = frozenset({OpNeed.NEED_TCP, OpNeed.NEED_UDP})
 _TAG_FIELDS: Mapping[str, int] = {"vlan_tci": 0, "vlan_vid": 0, "vlan_pcp": 13}
 
 
@@ -302,11 +303,12 @@ class _Compiler:
             )
 
     def _need_of_move(self, source: str, target: str) -> OpNeed:
-        """Nothing in a flow, whose match has been asked for all of it."""
+        """A flow has been asked for what its match must say; not whether fragments have ports."""
         if source not in PIECES:
             raise OpenFlowError(Code.OFPBAC_BAD_SET_TYPE, f"the switch does not know {source}")
         if self.match is not None:
-            return OpNeed.NEED_NOTHING
+            needs = (need_of(FIELDS[name].prerequisite) for name in (source, target))
+            return next((n for n in needs if n in _WITH_PORTS), OpNeed.NEED_NOTHING)
         one, other = self._need(source), self._need(target)
         if target == "vlan_vid":
             other = OpNeed.NEED_VLAN

@@ -142,14 +142,17 @@ def test_rules_of_a_step_that_failed_are_never_seen(monkeypatch: pytest.MonkeyPa
         link(cell, value)
 
     matches = [Match.of({"reg0": (n, 0xFFFF_FFFF)}) for n in range(5)]
+    bench.change(mod(match=matches[4]))
+    bench.wait()
+    used = bench.store._cells.used
     monkeypatch.setattr(bench.store._buckets, "link", fail_at_third)
     with pytest.raises(OpenFlowError):
         bench.change(*(mod(match=match) for match in matches[:4]))
-    bench.change(mod(match=matches[4]))
+    bench.change(mod(match=matches[4], actions=(Output(9),)))
     for n in range(5):
         bench.compare({"reg0": n})
     bench.wait()
-    assert len(bench.store._rules) == 1
+    assert (len(bench.store._rules), bench.store._cells.used) == (1, used)
     bench.change(*(mod(match=match) for match in matches))
     for n in range(5):
         bench.compare({"reg0": n})
