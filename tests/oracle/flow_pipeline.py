@@ -56,11 +56,13 @@ class Flow(Protocol):
 
 @dataclass(frozen=True)
 class Sent:
-    """`whole`: what it was before max_len cut it. `flood`: by FLOOD, ALL or NORMAL."""
+    """`whole`: what it was before max_len cut it, with so many `tags` that the switch knows of.
+    `flood`: by FLOOD, ALL or NORMAL."""
 
     port: int
     data: bytes
     whole: bytes
+    tags: int
     flood: bool = False
 
 
@@ -70,6 +72,7 @@ class Normal:
 
     in_port: int
     data: bytes
+    tags: int
 
 
 @dataclass(frozen=True)
@@ -377,8 +380,8 @@ class _Walk:
 
     def _send(self, port: int, most: int | None = None, *, flood: bool = False) -> None:
         if port in self.pipeline.ports:
-            whole = emit(self.parsed, self.key)
-            self.outcome.events.append(Sent(port, whole[:most], whole, flood))
+            whole, tags = emit(self.parsed, self.key), len(tags_of(self.key))
+            self.outcome.events.append(Sent(port, whole[:most], whole, tags, flood))
 
     def _flood(self, without: Collection[int]) -> None:
         for port in self.pipeline.ports:
@@ -389,7 +392,8 @@ class _Walk:
         """Of trunks, with a MAC table that knows nothing of where the frame goes to."""
         saved, in_port = dict(self.key), self.key["in_port"]
         if not self.pipeline.normal:
-            self.outcome.events.append(Normal(in_port, emit(self.parsed, self.key)))
+            data, tags = emit(self.parsed, self.key), len(tags_of(self.key))
+            self.outcome.events.append(Normal(in_port, data, tags))
             return
         if self.key["eth_dst"].to_bytes(6, "big") in _RESERVED:
             return

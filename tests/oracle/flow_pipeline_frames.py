@@ -5,10 +5,10 @@ No address is both source and destination, so that a switch that learns still fl
 
 What Open vSwitch 3.1 does not do right, and `stock` leaves out: it loses the drop-eligible bit; its
 NORMAL does with the tag of VLAN 0 what it did for the priority of the frame before; it changes the
-payload of later IPv4 fragments as if a TCP or UDP header were there, and IP headers that it could
-not parse; with IPv6 addresses it changes no checksum behind a routing header with segments left or
-in a fragment that is the whole; it changes nothing of RARP, nor of ARP whose operation does not
-fit into 8 bits.
+payload of later IPv4 fragments as if the header of TCP, UDP or ICMP were there, and IP headers that
+it could not parse; with IPv6 addresses it changes no checksum behind a routing header with segments
+left or in a fragment that is the whole; it changes nothing of RARP, nor of ARP whose operation does
+not fit into 8 bits.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ ADDRESSES6 = [bytes.fromhex("fd07" + "00" * 12 + last) for last in ("0001", "000
     bytes.fromhex("fe80" + "00" * 13 + "09")
 ]
 PORTS = (0, 80, 443, 5000, 65535)
-_IP = (b"\x08\0", b"\x86\xdd")
+_NO_IP = (b"\x08\x06", b"\x88\xb5")
 _SHORTEST = 24  # a device takes no frame that ends right behind its tag, and it may lose one more
 VIDS = (0, 5, 6, 100, 4095)
 
@@ -62,7 +62,7 @@ class Frames:
         whole = random.choice(DESTINATIONS) + random.choice(SOURCES) + self.tags() + kind
         if random.random() < 0.15:
             whole += bytes(random.choice([1, 6, 30]))  # padding
-        if random.random() < 0.07 and not (self.stock and kind[:2] in _IP):
+        if random.random() < 0.07 and (kind[:2] in _NO_IP or not self.stock):
             whole = whole[: random.randint(_SHORTEST, max(len(whole), _SHORTEST))]
         return whole
 
@@ -150,7 +150,7 @@ class Frames:
         options = b"\1" * random.choice([0, 0, 0, 0, 4, 12])
         segment = self.transport(protocol, source + target + bytes([0, protocol]))
         fragment = random.choice([0, 0, 0x4000, 0x4000, 0, 0x2000, 0x2010, 0x0003])
-        if self.stock and protocol in {TCP, UDP}:
+        if self.stock and protocol in {TCP, UDP, ICMP}:
             fragment &= 0xE000
         head = (
             bytes([0x40 | (20 + len(options)) // 4, random.choice([0, 0, 0xB8, 3, 0x29])])

@@ -2,11 +2,13 @@
 """Mirrors of a bridge with flow tables: the rules' own walk (model.py), which here goes the way
 that the model of flow tables says."""
 
+from dataclasses import replace
+
 from tests.oracle.flow_pipeline import Cleared, Normal, Pipeline, Sent, Told
 from tests.oracle.model import Sent as Departure
 from tests.oracle.model import Verdict, Walk
 from tests.oracle.model import _Place as Place
-from tests.oracle.vlan import Packet, Tags, parse
+from tests.oracle.vlan import TPIDS, Packet, Tag, Tags
 
 from heliograph.kernel.layouts import PortFlags, Reason
 from heliograph.kernel.snapshot import BridgeEntry, MirrorEntry, PortEntry
@@ -53,8 +55,8 @@ class FlowWalk(Walk):
                     self.done[self.bridge.slot].clear()  # rules 26 and 27, D9
                 case Sent():
                     self._leave(here, event)
-                case Normal(in_port, data):
-                    refused = self._as_learned(here, in_port, data) or refused
+                case Normal():
+                    refused = self._as_learned(event) or refused
                 case Told():
                     told = True
         sent = any(sent.mirror is None for sent in self.verdict.sent[before:])
@@ -62,13 +64,15 @@ class FlowWalk(Walk):
             nowhere = Reason.DROP_NO_FLOW if outcome.misses else Reason.DROP_FLOW
             self._drop(here, refused or nowhere)
 
-    def _as_learned(self, here: Place, in_port: int, data: bytes) -> Reason:
+    def _as_learned(self, event: Normal) -> Reason:
         """NORMAL; why it sends nothing."""
-        packet = parse(data, self.bridge.vlan_limit)
+        packet = _packet(event.data, event.tags)
         if packet is None:
             return Reason.DROP_MALFORMED
+        if len(packet.tags) == 1 and not packet.received:
+            packet = replace(packet, tags=())
         drops, self.verdict.drops = self.verdict.drops, []
-        super()._normal(Flooding(self.bridge, self.ports[in_port]), packet)
+        super()._normal(Flooding(self.bridge, self.ports[event.in_port]), packet)
         refused = self.verdict.drops
         self.verdict.drops = drops
         return refused[-1][1] if refused else Reason.DELIVERED
@@ -106,9 +110,23 @@ class FlowWalk(Walk):
         elif not port.ifindex:
             reason = Reason.DROP_NO_DEVICE
         self.verdict.sent.append(Departure(port.number, None, reason, sent.data))
-        packet = parse(sent.whole, self.bridge.vlan_limit)
-        if reason == Reason.DELIVERED and packet is not None:
+        packet = _packet(sent.whole, sent.tags) or Packet(sent.whole[:12], (), sent.whole[12:])
+        if reason == Reason.DELIVERED:
             self._mirror(here, port, packet, ingress=False)
+
+
+def _packet(data: bytes, count: int) -> Packet | None:
+    """With so many tags, though there be more; None: none, but one that nobody has looked at."""
+    tags = []
+    for at in range(12, 12 + 4 * count, 4):
+        tpid, tci = (int.from_bytes(data[n : n + 2], "big") for n in (at, at + 2))
+        tags.append(Tag(tci & 0xFFF, tci >> 13, tpid))
+    rest = data[12 + 4 * count :]
+    if not count and int.from_bytes(rest[:2], "big") in TPIDS:
+        return None
+    # A tag that says nothing goes, or is made anew.
+    stays = any(tag.vid or tag.pcp for tag in tags) or count != 1
+    return Packet(data[:12], tuple(tags), rest, (tuple(tags), data) if stays else None)
 
 
 def reserved(bridge: BridgeEntry) -> list[int]:

@@ -12,8 +12,8 @@ from heliograph.openflow.flows import (
 )
 from heliograph.openflow.match import ANYTHING, Match
 
-ETH_TYPE = 0xFFFF
-IP = Match((("eth_type", 0x0800, ETH_TYPE),))
+IP = Match((("eth_type", 0x0800, 0xFFFF),))
+TCP = Match((("eth_type", 0x0800, 0xFFFF), ("nw_proto", 6, 0xFF)))
 
 
 def add(
@@ -36,5 +36,9 @@ def add(
 
 def group(number: int, kind: GroupType, *buckets: a.Actions, watch: int | None = None) -> GroupMod:
     """`watch`: the port that its buckets watch."""
-    made = (Bucket(actions=b, bucket_id=n, watch_port=watch) for n, b in enumerate(buckets))
+    weight = int(kind == GroupType.SELECT)
+    made = (
+        Bucket(actions=b, bucket_id=n, weight=weight, watch_port=watch)
+        for n, b in enumerate(buckets)
+    )
     return GroupMod(command=GroupCommand.ADD, group_id=number, type=kind, buckets=tuple(made))

@@ -151,6 +151,13 @@ FIXED: dict[str, tuple[Lines, Lines]] = {
     ),
     "resubmit by port alone": (("in_port=1,actions=resubmit:3", "in_port=3,actions=output:2"), ()),
     "nowhere": (("actions=resubmit(,9),output:2,goto_table:8", "table=8,arp,actions=output:3"), ()),
+    "60 tables in one another": (
+        (
+            *(f"table={n},actions=resubmit(,{n + 1}),output:{2 + n % 3}" for n in range(60)),
+            "table=60,actions=output:2",
+        ),
+        (),
+    ),
     "exit": (
         ("actions=resubmit(,1),output:2", "table=1,ip,actions=output:3,exit,output:4"),
         (),

@@ -3,7 +3,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from random import Random
 
 import pytest
@@ -12,20 +12,22 @@ from scapy.layers.l2 import Ether
 from tests.oracle.flow_pipeline_frames import Frames
 from tests.system.flow_beside import Beside
 from tests.system.flow_tables_fixed import FIXED
-from tools.lab.flows import NUMBERS, PORTS, StockSide
+from tools.lab.flows import NUMBERS, PORTS, Side, StockSide
+from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
+from tools.lab.openvswitch import Tools
 
 from heliograph.openflow.actions import Port
 from heliograph.openflow.messages import Version
 
 SEED = 20_261_121
-TABLES, FRAMES = 40, 30
+TABLES, FRAMES = 30, 30
 FIRST = 3  # differences to show
 
 
 @pytest.fixture
-def beside(lab: Lab) -> Iterator[Beside]:
-    sides = (StockSide(lab),)
+def beside(lab: Lab, switch: Heliograph, ovs: Tools) -> Iterator[Beside]:
+    sides = StockSide(lab), Side(lab, ovs, switch.host)
     yield Beside(*sides)
     for side in sides:
         side.close()
@@ -39,7 +41,10 @@ def test_each_action(beside: Beside) -> None:
         pipeline = beside.load(flows, groups, version)
         outcomes = [pipeline.run(frame, 1) for frame in batch]
         assert any(outcome.sent for outcome in outcomes), f"{name}: nothing is sent"
-        said = list(islice(beside.in_order(pipeline, 1, batch), FIRST))
+        found = chain(
+            beside.differences(pipeline, 1, batch), beside.in_order(pipeline, 1, batch[:10])
+        )
+        said = list(islice(found, FIRST))
         assert not said, "\n".join([name, *flows, *groups, *said])
 
 
