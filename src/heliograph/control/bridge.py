@@ -83,7 +83,7 @@ class Bridge:
         self._keeper.close()
 
     async def configure(self, wanted: WantedBridge) -> None:
-        """Raises OpenFlowError; then nothing has changed but ports."""
+        """Raises OpenFlowError; then it is to be tried again."""
         old, self.wanted = self.wanted, wanted
         for status in self._set_ports(wanted.ports):
             self.peers.tell_port(status)
@@ -139,10 +139,17 @@ class Bridge:
     async def control_bundle(self, bundles: Bundles, control: BundleControl) -> None:
         """Raises OpenFlowError."""
         committed = bundles.control(control, self.tables, self.now())
-        if committed is not None:
-            await self._enforce(committed.change)
+        if committed is None:
+            return
+        try:
             for packet in committed.packets:
-                self._send_out(packet)
+                self._check_out(packet)
+        except OpenFlowError:
+            self.tables.undo(committed.change)
+            raise
+        await self._enforce(committed.change)
+        for packet in committed.packets:
+            self.wanted.plane.packet_out(packet)
 
     def _apply(self, change: Change) -> None:
         try:
@@ -188,9 +195,10 @@ class Bridge:
     def packet_out(self, packet: PacketOut) -> None:
         """Raises OpenFlowError."""
         check_unmatched(packet.actions)
-        self._send_out(packet)
+        self._check_out(packet)
+        self.wanted.plane.packet_out(packet)
 
-    def _send_out(self, packet: PacketOut) -> None:
+    def _check_out(self, packet: PacketOut) -> None:
         if packet.buffer_id is not None:
             raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {packet.buffer_id:#x}")
         if len(packet.data) < _SHORTEST_FRAME:
@@ -198,7 +206,6 @@ class Bridge:
         for group_id in groups_in(packet.actions):
             if group_id not in self.tables.groups:
                 raise OpenFlowError(Code.OFPBAC_BAD_OUT_GROUP, f"group {group_id} is not there")
-        self.wanted.plane.packet_out(packet)
 
     # Ports
 

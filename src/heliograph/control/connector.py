@@ -72,6 +72,8 @@ class Connector:
                 self._failed("Connection timed out")
             except OSError as error:
                 self._failed(error.strerror or str(error))
+            except ValueError as error:  # what the system will not even try
+                self._failed(str(error))
             else:
                 if await self._serve(Channel(reader, writer)):
                     delay = _FIRST_DELAY
@@ -90,6 +92,9 @@ class Connector:
         session.on_agreed = self._agreed
         try:
             reason = await session.run()
+        except Exception:
+            log.exception("%s: closed for a fault of ours", self.name)
+            reason = "a fault of the switch"
         finally:
             self._session = None
         agreed = session.conversation is not None

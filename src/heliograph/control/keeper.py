@@ -26,10 +26,14 @@ class Keeper:
 
     def load(self) -> Kept | None:
         """What the file holds; None: it is not there, or of no use and put aside."""
-        # A switch that ended before it wrote a first line has left an empty file.
-        if not self._path.exists() or not self._path.stat().st_size:
+        try:
+            # A switch that ended before it wrote a first line has left an empty file.
+            if not self._path.exists() or not self._path.stat().st_size:
+                return None
+            journal = Journal(self._path)
+        except OSError as error:
+            log.error("bridge %s begins without its flows: %s", self._name, error)
             return None
-        journal = Journal(self._path)
         try:
             kept = journal.load()
         except JournalError as error:

@@ -53,8 +53,8 @@ class Listener:
                 self._inode = self._target.path.stat().st_ino
                 self._server = await asyncio.start_unix_server(self._accept, sock=listening)
             self.problem = ""
-        except OSError as error:
-            problem = f"{self._name} cannot listen: {error.strerror or error}"
+        except (OSError, ValueError) as error:
+            problem = f"{self._name} cannot listen: {getattr(error, 'strerror', None) or error}"
             if problem != self.problem:
                 log.warning("%s", problem)
                 self._changed()
@@ -112,7 +112,7 @@ def _listen(path: Path) -> socket.socket:
         hidden.chmod(0o660)
         listener.listen(128)
         hidden.replace(path)
-    except OSError:
+    except (OSError, ValueError):
         listener.close()
         hidden.unlink(missing_ok=True)
         raise

@@ -32,6 +32,7 @@ class _Served:
         self.bridge = bridge
         self.rows: dict[UUID, Row] = {}
         self._rundir, self._hooks = rundir, hooks
+        self._trouble = ""
         name = bridge.wanted.name
         target = Target(listens=True, path=rundir / f"{name}.mgmt")
         self._mgmt = Listener(f"{name}<->unix", target, self._managed, lambda: None)
@@ -67,8 +68,18 @@ class _Served:
             await row.open()
 
     async def tick(self) -> None:
-        await self.bridge.tick()
         await self.open()
+        trouble = ""
+        try:
+            await self.bridge.tick()
+            await self._follow_controllers()
+        except OpenFlowError as error:
+            trouble = str(error)
+            if trouble != self._trouble:  # not each second
+                log.error("bridge %s: %s", self.bridge.wanted.name, error)
+        self._trouble = trouble
+
+    async def _follow_controllers(self) -> None:
         connectors = [
             r.connector for r in self.rows.values() if r.wanted.is_primary and r.connector
         ]
@@ -129,11 +140,14 @@ class Service:
     def _begin(self, wanted: set[UUID]) -> None:
         """Remove flows that are no longer in force."""
         self._begun = True
-        self._journals.mkdir(mode=0o750, exist_ok=True)
-        kept = wanted if self._keep else set()
-        for path in self._journals.iterdir():
-            if path.name.partition(".")[0] not in map(str, kept):
-                path.unlink()
+        kept = {str(uuid) for uuid in wanted} if self._keep else set()
+        try:
+            self._journals.mkdir(mode=0o750, exist_ok=True)
+            for path in self._journals.iterdir():
+                if path.name.partition(".")[0] not in kept:
+                    path.unlink()
+        except OSError as error:
+            log.error("no flows can be kept in %s: %s", self._journals, error.strerror or error)
 
     async def _add(self, wanted: WantedBridge) -> None:
         bridge = Bridge(wanted, self._journal(wanted.uuid), self._hooks)
@@ -166,10 +180,7 @@ class Service:
     async def tick(self) -> None:
         """Once a second."""
         for served in tuple(self._served.values()):
-            try:
-                await served.tick()
-            except OpenFlowError as error:
-                log.error("bridge %s: %s", served.bridge.wanted.name, error)
+            await served.tick()
 
     async def close(self) -> None:
         """The journals stay, for the data plane goes on."""

@@ -85,7 +85,7 @@ class Session:
         except TimeoutError as error:
             raise ChannelError("no hello came") from error
         except OpenFlowError as error:
-            raise ChannelError(f"no hello came, but what is none: {error}") from error
+            raise ChannelError(f"what came is no hello: {error}") from error
         assert isinstance(hello, Hello)
         common = self._versions & hello.versions
         if not common:

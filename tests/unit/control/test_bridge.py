@@ -9,11 +9,12 @@ from uuid import UUID
 
 import pytest
 from tests.unit.control.client import Client
-from tests.unit.control.fakes import BRIDGE, PORTS, Switch
+from tests.unit.control.fakes import BRIDGE, PORTS, Plane, Switch
 
 from heliograph.control.wanted import WantedController
 from heliograph.openflow import messages as m
 from heliograph.openflow.actions import Output
+from heliograph.openflow.codec import encode
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import (
     FlowCommand,
@@ -215,6 +216,64 @@ async def test_a_bundle_that_the_data_plane_refuses_is_not_done(switch: Switch) 
     )
     assert "OFPFMFC_TABLE_FULL" in answer
     assert await switch.flows() == []
+
+
+async def test_a_bundle_with_a_frame_that_cannot_be_sent_is_not_done(switch: Switch) -> None:
+    client = await Client.connect(switch.path, 5)
+    good = PacketOut(actions=(Output(1),), data=bytes(60))
+    for last, error in ((replace(good, data=b""), "OFPBRC_BAD_PACKET"), (good, None)):
+        (_opened, answer) = await client.ask(
+            m.BundleControl(1, m.BundleAction.OPEN_REQUEST),
+            *(
+                encode(m.BundleAdd(1, m.BundleFlags.NONE, message, 9), 5, 9)
+                for message in (ADD, good, last)
+            ),
+            m.BundleControl(1, m.BundleAction.COMMIT_REQUEST),
+        )
+        done = m.BundleControl(1, m.BundleAction.COMMIT_REPLY)
+        assert answer == (error or done)
+        assert len(switch.plane.packets) == (0 if error else 2)
+        assert await switch.flows() == ([] if error else ["actions=output:1"])
+    await client.close()
+
+
+async def test_what_could_not_be_put_in_force_is_tried_again(
+    switch: Switch, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await switch.configure(fail_mode="standalone")
+
+    async def refuse(*_: object) -> None:
+        raise OpenFlowError(Code.OFPFMFC_UNKNOWN, "the kernel says no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(switch.agent, "tables_needed", refuse)
+        assert "OFPFMFC_UNKNOWN" in await switch.ofctl(5, "add-flow", "actions=drop")
+        for _ in range(3):
+            await switch.service.tick()
+        problems = await switch.service.configure([replace(switch.wanted, fail_mode="secure")])
+        assert "the kernel says no" in problems[BRIDGE]
+    assert [r.levelname for r in caplog.records].count("ERROR") == 1
+    await switch.configure(fail_mode="secure")
+    await switch.service.tick()
+    assert switch.agent.needed[BRIDGE] == switch.service.needs_tables(BRIDGE)
+
+
+async def test_one_bridge_that_cannot_be_served_does_not_hold_up_another(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = replace(switch.wanted, uuid=UUID(int=7), name="br1", plane=Plane())
+    last = replace(switch.wanted, uuid=UUID(int=8), name="br2", plane=Plane())
+
+    def refuse(_tables: object) -> None:
+        raise OpenFlowError(Code.OFPFMFC_TABLE_FULL, "no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bad.plane, "load", refuse)
+        problems = await switch.service.configure([switch.wanted, bad, last])
+    assert problems == {bad.uuid: "its flows cannot be put in force: OFPFMFC_TABLE_FULL: no memory"}
+    assert set(switch.service.bridges) == {BRIDGE, last.uuid}
+    assert await switch.service.configure([switch.wanted, bad, last]) == {}
+    assert (switch.rundir / "br1.mgmt").exists()
 
 
 async def test_flows_end_when_their_time_is_over(switch: Switch, clock: list[int]) -> None:

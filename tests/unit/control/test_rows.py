@@ -19,7 +19,7 @@ from heliograph.openflow.codec import encode
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heliograph.control.connector._FIRST_DELAY", 0.1)
+    monkeypatch.setattr("heliograph.control.connector._FIRST_DELAY", 0.03)
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -160,12 +160,14 @@ async def test_attempts_are_ever_farther_apart(switch: Switch) -> None:
         writer.close()
 
     server = await asyncio.start_unix_server(accept, switch.rundir / "far")
-    row = replace(switch.controller("unix:far"), max_backoff=400)
+    row = replace(switch.controller("unix:far"), max_backoff=120)
     await switch.configure(controllers=(row,))
     assert await eventually(lambda: len(times) == 6)
     server.close()
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert all(g > least for g, least in zip(gaps, (0.09, 0.19, 0.39, 0.39, 0.39), strict=True))
+    assert all(
+        g > least for g, least in zip(gaps, (0.029, 0.059, 0.119, 0.119, 0.119), strict=True)
+    )
     assert max(gaps) < 2
 
 

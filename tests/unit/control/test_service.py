@@ -187,12 +187,12 @@ async def test_a_monitor_is_told_of_flows_that_end(switch: Switch, version: int)
     assert await eventually(lambda: len(switch.peers) == 0)
 
 
-async def test_ten_thousand_flows_go_in_and_out(switch: Switch, tmp_path: Path) -> None:
+async def test_thousands_of_flows_go_in_and_out(switch: Switch, tmp_path: Path) -> None:
     file = tmp_path / "flows.txt"
-    file.write_text("\n".join(f"reg0={n},actions=output:1" for n in range(10_000)))
+    file.write_text("\n".join(f"reg0={n},actions=output:1" for n in range(3000)))
     assert await switch.ofctl(1, "add-flows", str(file)) == ""
-    assert len(switch.plane.rules) == 10_000
-    assert len(await switch.flows()) == 10_000
+    assert len(switch.plane.rules) == 3000
+    assert len(await switch.flows()) == 3000
 
 
 async def test_the_socket_is_for_root_and_goes_with_its_bridge(switch: Switch) -> None:

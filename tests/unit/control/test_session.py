@@ -63,8 +63,8 @@ async def test_a_bridge_that_speaks_no_version(
     [
         (raw(1, 5), "a message of type 5 came instead of a hello"),
         (b"GET / HTTP/1.1\r\n\r\n" + bytes(30_000), "instead of a hello"),
-        (raw(1, 0, pack("!HH", 1, 2)), "no hello came"),
-        (bytes(8), "no hello came"),
+        (raw(1, 0, pack("!HH", 1, 2)), "what came is no hello"),
+        (bytes(8), "what came is no hello"),
     ],
 )
 async def test_who_does_not_greet_is_closed(
