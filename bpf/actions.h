@@ -196,7 +196,7 @@ INLINE void begin_clone(struct frame *frame, struct op *op)
 INLINE void begin_group(struct frame *frame, u32 number)
 {
 	struct flow *flow = &frame->flow;
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	const struct store_group *group = store ? cell_of(store, number) : 0;
 	if (!group || !push_detour(frame, GROUP))
 		return;

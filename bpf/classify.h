@@ -4,9 +4,15 @@
 #pragma once
 #include "key.h"
 
-INLINE void *store_of(u32 bridge)
+/* The number of the store that frames with this snapshot find. */
+INLINE u32 store_number(const struct snapshot *bridge, u32 slot)
 {
-	return bpf_map_lookup_elem(&flow_stores, &bridge);
+	return 2 * slot + !!(bridge->flags & BRIDGE_SECOND_STORE);
+}
+
+INLINE void *store_of(u32 number)
+{
+	return bpf_map_lookup_elem(&flow_stores, &number);
 }
 
 INLINE void *cell_of(void *store, u32 number)
@@ -48,7 +54,7 @@ INLINE void open_store(struct frame *frame)
 {
 	struct flow *flow = &frame->flow;
 	u32 zero = 0;
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	const struct block *block = store ? bpf_map_lookup_elem(store, &zero) : 0;
 	if (!block) {
 		frame->stage = DONE;
@@ -66,7 +72,7 @@ INLINE void open_store(struct frame *frame)
 INLINE void begin_lookup(struct frame *frame, u32 table, u32 quiet)
 {
 	u32 number = table & (MAX_TABLES - 1);
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	aim(frame, store ? cell_of(store, 1 + number) : 0, number, quiet);
 }
 
@@ -114,7 +120,7 @@ INLINE int consider(void *store, struct flow *flow, const struct store_mask *mas
 FUNCTION int consider_others(struct frame *frame, const struct store_mask *mask, u32 number,
                              u32 print)
 {
-	void *store = frame ? store_of(frame->bridge) : 0;
+	void *store = frame ? store_of(frame->store) : 0;
 	const struct store_bucket *bucket = store ? cell_of(store, number) : 0;
 	if (!frame || !mask || !bucket)
 		return 0;
@@ -161,7 +167,7 @@ FUNCTION int look_up(struct frame *frame)
 	if (!frame)
 		return 1;
 	struct flow *flow = &frame->flow;
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	if (!store)
 		return 1;
 	u32 next = flow->next_mask, key = next / BLOCK_CELLS, left = flow->masks;
@@ -176,8 +182,8 @@ FUNCTION int look_up(struct frame *frame)
 			return 1;
 		left--;
 		flow->budget--;
-		if ((flow->key[mask->skip_word & (KEY_SPACE - 1)] & mask->skip_mask) ==
-		    mask->skip_value)
+		u64 word = flow->key[mask->skip_word & (KEY_SPACE - 1)];
+		if (!((word ^ mask->skip_value) & mask->skip_mask))
 			try_mask(store, frame, mask);
 	}
 	flow->next_mask = (key + 1) * BLOCK_CELLS;

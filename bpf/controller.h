@@ -28,7 +28,7 @@ FUNCTION int capture(struct __sk_buff *skb, struct frame *frame, u32 op, u32 rea
 	if ((int)length > 0 && bpf_skb_load_bytes(skb, 0, capture->bytes, length))
 		return 0;
 	struct packet_in *head = &capture->head;
-	head->bridge = frame->bridge;
+	head->store = frame->store;
 	head->rule = flow->rule;
 	head->op = op;
 	head->length = skb->len;

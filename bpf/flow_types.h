@@ -89,7 +89,7 @@ struct store_mask {
 	u16 count;    /* of words */
 	u32 skip_word;
 	u32 padding;
-	u64 skip_mask; /* all its rules have skip_value there; 0: nothing in common */
+	u64 skip_mask; /* all its rules have skip_value's bits there; 0: nothing in common */
 	u64 skip_value;
 	u8 words[16]; /* enum key_word */
 	u64 masks[MAX_MASK_WORDS];
@@ -199,9 +199,9 @@ enum packet_in_reason { NO_MATCH, BY_ACTION, INVALID_TTL };
 
 /* A frame for controllers, in the ring buffer `packet_ins`; `captured` bytes of it follow. */
 struct packet_in {
-	u32 bridge;
-	u32 rule; /* cell; 0: none */
-	u32 op;   /* 0: none */
+	u32 store; /* the one in which these are: */
+	u32 rule;  /* cell; 0: none */
+	u32 op;    /* 0: none */
 	u32 length;
 	u32 captured;
 	u16 table;

@@ -26,7 +26,7 @@ INLINE void decide(struct __sk_buff *skb, const struct snapshot *bridge, struct 
                    u32 mode)
 {
 	struct flow *flow = &frame->flow;
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	struct store_rule *rule = store && flow->best ? cell_of(store, flow->best) : 0;
 	if (mode == RECORD)
 		record_step(EVENT_FLOW, flow->table, flow->best);
@@ -130,7 +130,7 @@ FUNCTION int run_op(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		return 0;
 	struct flow *flow = &frame->flow;
 	u32 number = flow->pc;
-	void *store = store_of(frame->bridge);
+	void *store = store_of(frame->store);
 	struct store_ops *ops = store ? cell_of(store, number / CELL_OPS) : 0;
 	flow->pc = number + 1;
 	if (!ops)

@@ -132,6 +132,7 @@ struct frame {
 	u32 deeper;       /* behind these is another tag, which is payload (rule 39) */
 	struct tags tags; /* inside the switch */
 	u32 bridge;       /* where it is now */
+	u32 store;        /* the bridge's flow tables, for all of its time there */
 	u32 entry;        /* the port it came in by */
 	u32 port;         /* the same, unless a flow has said another */
 	u32 stage;        /* enum stage */

@@ -52,7 +52,9 @@ MAP(addresses, BPF_MAP_TYPE_HASH, struct own_address, u32, MAX_ADDRESSES, BPF_F_
 MAP(sequences, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0);  /* next of a tunnel port */
 MAP(super_seen, BPF_MAP_TYPE_ARRAY, u32, u32, MAX_PORTS, 0); /* tick of a port's last super-frame */
 
-/* Bridge slot -> its flow tables (flow_types.h). */
+/* 2 * bridge slot, + 1 for the second -> its flow tables (flow_types.h). Two, for a process that
+ * takes over builds a store of its own, with other numbers: its first snapshot says that it is the
+ * one, and frames of the snapshot before stay in the other. */
 struct flow_store {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -62,7 +64,7 @@ struct flow_store {
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, MAX_BRIDGES);
+	__uint(max_entries, 2 * MAX_BRIDGES);
 	__type(key, u32);
 	__array(values, struct flow_store);
 } flow_stores SEC(".maps");

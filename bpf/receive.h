@@ -69,11 +69,11 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
 	return frame->departs ? depart(skb, frame) : DROP;
 }
 
-/* A controller's frame, for `count` ops from number `first` on; `ofport` is where it claims to have
- * come in. It is not the kernel's, so all of it leaves as clones. */
-INLINE int send_packet_out(struct __sk_buff *skb, u32 slot, u32 ofport, u32 first, u32 count)
+/* A controller's frame, for `count` ops of a bridge's store from number `first` on; `ofport` is
+ * where it claims to have come in. It is not the kernel's, so all of it leaves as clones. */
+INLINE int send_packet_out(struct __sk_buff *skb, u32 store, u32 ofport, u32 first, u32 count)
 {
-	u32 which = SEND;
+	u32 which = SEND, slot = store / 2;
 	struct frame *frame = bpf_map_lookup_elem(&frames, &which);
 	struct snapshot *bridge = snapshot_of(slot);
 	if (!frame || !bridge || bridge->flags & BRIDGE_NO_FORWARDING)
@@ -84,6 +84,7 @@ INLINE int send_packet_out(struct __sk_buff *skb, u32 slot, u32 ofport, u32 firs
 	struct flow *flow = &frame->flow;
 	frame->tags = frame->wire;
 	frame->bridge = slot;
+	frame->store = store;
 	frame->visited = 1ull << (slot & (MAX_BRIDGES - 1));
 	*done_set(frame) = 0;
 	u32 number = port_of(bridge, ofport);

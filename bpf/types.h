@@ -68,6 +68,7 @@ enum bridge_flags {
 	BRIDGE_NO_FORWARDING = 2,  /* fail closed; ingress mirrors work (rule 68) */
 	BRIDGE_FLOWS = 4,          /* frames go through flow tables, not straight to NORMAL */
 	BRIDGE_MIRROR_CHANGED = 8, /* a changed frame is mirrored again (rule 26) */
+	BRIDGE_SECOND_STORE = 16,  /* of the bridge's two flow stores its frames find this */
 };
 
 /* devices: ifindex -> whose port it is */

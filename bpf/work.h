@@ -48,6 +48,7 @@ INLINE u32 enter(struct __sk_buff *skb, const struct snapshot *bridge, struct fr
 	struct tags wire = frame->tags;
 	u64 visit = 1ull << (slot & (MAX_BRIDGES - 1));
 	frame->bridge = slot;
+	frame->store = store_number(bridge, slot);
 	frame->entry = frame->port = number;
 	if (!(frame->visited & visit))
 		*done_set(frame) = 0;

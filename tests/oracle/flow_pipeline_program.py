@@ -102,7 +102,7 @@ class FlowProgram:
         self.plane.switch_over(self.bridge)
 
     def _fill(self) -> None:
-        old, backing = self._store, KernelBacking(self.plane.map_fd("flow_stores"), SLOT)
+        old, backing = self._store, KernelBacking(self.plane.map_fd("flow_stores"), 2 * SLOT)
         self._store = FlowStore(backing, lambda ofport: ofport in NUMBERS.keys() - set(self.down))
         self._store.load(self.tables)
         if old is not None:
@@ -110,7 +110,6 @@ class FlowProgram:
 
     def close(self) -> None:
         self.plane.clear_bridge(SLOT)
-        self.plane.clear_store(SLOT)
         if self._store is not None:
             self._store.close()
             self._store = None

@@ -37,7 +37,7 @@ def look_up(
         mask = layouts.StoreMask.unpack(cell(data, number))
         if best is not None and best[1].priority >= mask.priority:
             break
-        if key[mask.skip_word] & mask.skip_mask != mask.skip_value:
+        if (key[mask.skip_word] ^ mask.skip_value) & mask.skip_mask:
             continue
         places = zip(mask.words, mask.masks, strict=False)
         words = [key[word] & bits for word, bits in places][: mask.count]

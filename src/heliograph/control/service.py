@@ -103,7 +103,7 @@ class Service:
         self._journals = rundir / "flows"
         self._served: dict[UUID, _Served] = {}
         self._begun = False
-        self.slots: dict[int, UUID] = {}  # the data plane's numbers of bridges
+        self.stores: dict[int, UUID] = {}  # bridges by the data plane's number of their store
 
     async def configure(self, wanted: Sequence[WantedBridge]) -> dict[UUID, str]:
         """Serve these bridges and no others.
@@ -165,7 +165,7 @@ class Service:
 
     def packet_in(self, record: PacketIn, frame: bytes) -> None:
         """A frame that the data plane has for controllers."""
-        served = self._served.get(self.slots.get(record.bridge, UUID(int=0)))
+        served = self._served.get(self.stores.get(record.store, UUID(int=0)))
         if served is not None:
             packet_ins.deliver(served.bridge, record, frame)
 

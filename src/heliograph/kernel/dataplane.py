@@ -136,7 +136,7 @@ class DataPlane:
             migration.pin_names(folder)
         plane = cls(root, loaded, adopted=adopted)
         plane._carry("rows")
-        plane._carry(migration.STORES)
+        plane._carry_stores()
         return plane
 
     def carry_over(self) -> None:
@@ -155,6 +155,12 @@ class DataPlane:
         for old in self._root.glob(f"layout-*/{name}"):
             if old.parent.name != f"layout-{layouts.LAYOUT}":
                 migration.carry(old.parent, name, self._maps[name])
+
+    def _carry_stores(self) -> None:
+        for old in self._root.glob(f"layout-*/{migration.STORES}"):
+            if old.parent.name != f"layout-{layouts.LAYOUT}":
+                bridges, stores = self._maps["bridges"], self._maps[migration.STORES]
+                migration.carry_stores(old.parent, bridges, stores)
 
     def take_over(self) -> None:
         """Put these programs into the slots: from now on frames meet them. Idempotent.
@@ -200,12 +206,10 @@ class DataPlane:
             os.close(fresh)
 
     def clear_bridge(self, slot: int) -> None:
-        """Forget a bridge: its ports drop what comes in."""
+        """Forget a bridge and its flow tables: its ports drop what comes in."""
         bpf.delete(self._maps["bridges"], _key(slot))
-
-    def clear_store(self, slot: int) -> None:
-        """Forget a bridge's flow tables."""
-        bpf.delete(self._maps["flow_stores"], _key(slot))
+        for store in (2 * slot, 2 * slot + 1):
+            bpf.delete(self._maps["flow_stores"], _key(store))
 
     # Tunnels.
 

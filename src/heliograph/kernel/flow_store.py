@@ -87,7 +87,7 @@ class FlowStore:
     ) -> None:
         """`port_live`: whether a port, by its number, is up, for groups that watch it.
 
-        What frames find stays as it is until `load`.
+        What frames find stays as it is until they are switched over to it, after `load`.
         """
         self._backing = backing
         self._cells = Cells(backing, clock, limit, self._moved)
@@ -105,23 +105,31 @@ class FlowStore:
         self._live: dict[int, int] = {}  # cells, by flow
         self._old: dict[int, list[int]] = {}  # cells of rules that were removed
         self._missed = [0] * TABLES  # in memory that is no more
+        # Until it is settled: the store of before, and what it had counted when this was loaded.
+        self._before: tuple[Memory, Counts, Tables] | None = None
 
     def load(self, tables: Tables) -> None:
-        """Put everything there is in the place of what frames find now; counters go on."""
+        """Have everything there is where frames are about to look; counters go on."""
         everything = Delta(
             rules=tuple(Rule(None, flow) for flow in _winners(tables)),
             groups=tuple(GroupChange(None, entry) for entry in tables.groups.values()),
         )
         self.apply(everything)
         old = self._backing.found()
-        if old is None:
-            self._cells.use()
-            return
-        before = counts_in(old)
-        self._carry(before, tables)
+        if old is not None:
+            counts = counts_in(old)
+            self._carry(counts, tables)
+            self._before = old, counts, tables
         self._cells.use()
-        after = counts_in(old)
-        self._carry(after.since(before), tables)
+
+    def settle(self) -> None:
+        """Frames have been switched over to it: the store of before goes, with what it has counted
+        since `load` added here."""
+        if self._before is None:
+            return
+        (old, counts, tables), self._before = self._before, None
+        self._backing.drop_found()
+        self._carry(counts_in(old).since(counts), tables)
         old.close()
 
     def _carry(self, counts: Counts, tables: Tables) -> None:
@@ -161,6 +169,8 @@ class FlowStore:
     def close(self) -> None:
         """Frames go on finding what is there."""
         self._cells.memory.close()
+        if self._before is not None:
+            self._before[0].close()
         self._backing.close()
 
     # Steps
@@ -215,16 +225,14 @@ class FlowStore:
         """Masks and buckets for what is to come."""
         self._buckets.reserve(len(step.rules))
         highest: dict[int, dict[Mask, int]] = {}
-        narrowed: set[int] = set()
         for flow, mask, values, _ in step.rules:
-            if mask.narrow(values):
-                narrowed.add(flow.table_id)
+            self._masks[flow.table_id].narrow(mask, values)
             priorities = highest.setdefault(flow.table_id, {})
             if flow.priority > priorities.get(mask, -1):
                 priorities[mask] = flow.priority
         for table, priorities in highest.items():
             new = tuple(step.masks.get(table, {}).values())
-            self._masks[table].update(new, priorities.items(), narrowed=table in narrowed)
+            self._masks[table].update(new, priorities.items())
 
     def _place(
         self, step: _Step, flow: Flow, mask: Mask, values: tuple[int, ...], ops: OpList

@@ -64,13 +64,16 @@ class Backing(Protocol):
     """Where stores come from, and the place in which frames find one."""
 
     def found(self) -> Memory | None:
-        """The one that frames find now; of an earlier process, perhaps."""
+        """The one of before, which frames find until they are switched over, if there is one."""
 
     def make(self, cells: int) -> Memory:
         """A new one of zeroes, or OSError."""
 
+    def drop_found(self) -> None:
+        """Frames have been switched over; returns when none is at it."""
+
     def use(self) -> None:
-        """Let frames find the one made last; returns when none is at another."""
+        """Put the one made last where frames look; returns when none is at one that was there."""
 
     def grace(self) -> None:
         """Returns when no frame is on its way that was at the beginning."""
@@ -90,7 +93,7 @@ class Cells:
         """`moved` gets what was copied of the store before, and that store as it is at its end."""
         self.backing, self.clock = backing, clock
         self._limit, self._moved = limit, moved
-        self.in_use = False  # frames find it
+        self.in_use = False  # where frames look, or are about to
         self._size = _FIRST_SIZE
         self.memory = self._make(self._size)
         self._next = _FIXED
@@ -191,7 +194,7 @@ class Cells:
     # Size
 
     def use(self) -> None:
-        """From now on frames find it."""
+        """From the next switch-over on frames find it."""
         self.backing.use()
         self.in_use = True
 

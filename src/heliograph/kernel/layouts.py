@@ -126,6 +126,7 @@ class BridgeFlags(IntEnum):
     BRIDGE_NO_FORWARDING = 2
     BRIDGE_FLOWS = 4
     BRIDGE_MIRROR_CHANGED = 8
+    BRIDGE_SECOND_STORE = 16
 
 
 class EventKind(IntEnum):
@@ -903,7 +904,7 @@ PACKET_IN = struct.Struct("=IIIIIHHHHHH32Q")
 class PacketIn(NamedTuple):
     """struct packet_in: 288 bytes."""
 
-    bridge: int
+    store: int
     rule: int
     op: int
     length: int
@@ -924,7 +925,7 @@ class PacketIn(NamedTuple):
 
     def pack(self) -> Raw:
         """To its bytes."""
-        return PACKET_IN.pack(self.bridge, self.rule, self.op, self.length, self.captured, self.table, self.reason, self.tags, self.network, self.transport, self.padding, *self.key)
+        return PACKET_IN.pack(self.store, self.rule, self.op, self.length, self.captured, self.table, self.reason, self.tags, self.network, self.transport, self.padding, *self.key)
 
 # What each reason's key in the statistics columns means.
 REASON_WORDS = {
@@ -997,4 +998,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "dc4c9a3f4eae"
+LAYOUT = "9f0dd2125da0"

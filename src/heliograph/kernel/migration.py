@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from heliograph.kernel import bpf, layouts
-from heliograph.kernel.layouts import Limits, Reason
+from heliograph.kernel.flow_store_maps import store_in_force
+from heliograph.kernel.layouts import BridgeFlags, Limits, Reason
 
 NAMES = "names"
 STORES = "flow_stores"
@@ -29,6 +30,10 @@ _ZERO = bytes(4)
 Names = dict[str, list[str]]
 
 
+def _key(number: int) -> bytes:
+    return struct.pack("=I", number)
+
+
 def names() -> Names:
     """The names of the counters, in their order, of our maps of per-CPU counters, and of what is
     in a flow store."""
@@ -37,8 +42,9 @@ def names() -> Names:
 
 
 def _store() -> list[str]:
-    """How that is laid out of a flow store which has its counters."""
+    """How that of a flow store is laid out which has its counters, and which one is in force."""
     return [
+        f"BRIDGE_SECOND_STORE {BridgeFlags.BRIDGE_SECOND_STORE:d} at {layouts.SNAPSHOT_FLAGS}",
         *(layouts.STORE_HEADER.format, *layouts.StoreHeader._fields),
         *(layouts.STORE_BUCKET.format, *layouts.StoreBucket._fields),
         *(layouts.STORE_RULE.format, *layouts.StoreRule._fields),
@@ -64,9 +70,6 @@ def carry(old: Path, name: str, target: int) -> None:
         if name in _FIELDS:
             there = _names_of(old).get(name, names()[name] if shape == ours else [])
             _carry_counters(source, shape, there, target, names()[name])
-        elif name == STORES:
-            if _names_of(old).get(STORES) == _store():
-                _carry_stores(source, target)
         elif shape == ours:
             for key, value in _items(source, shape[1], shape[2]):
                 bpf.update(target, key, value)
@@ -74,19 +77,23 @@ def carry(old: Path, name: str, target: int) -> None:
         os.close(source)
 
 
-def _carry_stores(source: int, target: int) -> None:
-    """Have the same stores in another array of them."""
-    for slot in range(Limits.MAX_BRIDGES):
-        key = struct.pack("=I", slot)
-        found = bpf.lookup(source, key, 4)
-        if found is None:
-            continue
-        store = bpf.get_by_id(*struct.unpack("=I", found))
-        try:
+def carry_stores(old: Path, bridges: int, stores: int) -> None:
+    """Have the stores that are in force in another layout's folder where `stores`, our array of
+    them, has those that are in force by `bridges`, our snapshots."""
+    if _names_of(old).get(STORES) != _store():
+        return  # flows count from 0
+    with contextlib.ExitStack() as opened:
+        theirs, source = bpf.get(old / "bridges"), bpf.get(old / STORES)
+        opened.callback(os.close, theirs)
+        opened.callback(os.close, source)
+        for slot in range(Limits.MAX_BRIDGES):
+            found = bpf.lookup(source, _key(store_in_force(theirs, slot)), 4)
+            if found is None:
+                continue
+            store = bpf.get_by_id(*struct.unpack("=I", found))
+            opened.callback(os.close, store)
             with contextlib.suppress(OSError):  # of another shape: its flows count from 0
-                bpf.update(target, key, struct.pack("=I", store))
-        finally:
-            os.close(store)
+                bpf.update(stores, _key(store_in_force(bridges, slot)), _key(store))
 
 
 def _items(source: int, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:

@@ -5,10 +5,10 @@ from heliograph.kernel import bpf
 from heliograph.kernel.recorder import context
 
 
-def send(program_fd: int, frame: bytes, *, bridge: int, in_port: int, ops: tuple[int, int]) -> None:
-    """Have the program `packet_out` do with `frame` what `ops` (number of the first, count) of the
-    store of bridge slot `bridge` say, as if it came in by `in_port`, an ofport.
+def send(program_fd: int, frame: bytes, *, store: int, in_port: int, ops: tuple[int, int]) -> None:
+    """Have the program `packet_out` do with `frame` what `ops` (number of the first, count) of
+    `store`, one of a bridge's two, say, as if it came in there by `in_port`, an ofport.
 
     Raises OSError when the kernel does not take the frame, one longer than a page for example.
     """
-    bpf.test_run(program_fd, frame, context(bridge, in_port, *ops))
+    bpf.test_run(program_fd, frame, context(store, in_port, *ops))

@@ -84,7 +84,8 @@ class MirrorEntry:
 @dataclass(frozen=True, slots=True)
 class BridgeEntry:
     """A bridge: everything that a frame consults. With `flows` its frames go through the tables of
-    its store, else straight to NORMAL. `mirror_changed` is rule 26's behaviour."""
+    its store, the second of the slot's two or the first, else straight to NORMAL. `mirror_changed`
+    is rule 26's behaviour."""
 
     slot: int
     forwarding: bool
@@ -98,6 +99,7 @@ class BridgeEntry:
     segmenter: int = 0
     flows: bool = False
     mirror_changed: bool = False
+    second_store: bool = False
 
 
 def mac_age_ticks(bridge: BridgeEntry) -> int:
@@ -119,6 +121,7 @@ def _flags(bridge: BridgeEntry) -> int:
         | (0 if bridge.forwarding else BridgeFlags.BRIDGE_NO_FORWARDING)
         | (BridgeFlags.BRIDGE_FLOWS if bridge.flows else 0)
         | (BridgeFlags.BRIDGE_MIRROR_CHANGED if bridge.mirror_changed else 0)
+        | (BridgeFlags.BRIDGE_SECOND_STORE if bridge.second_store else 0)
     )
 
 

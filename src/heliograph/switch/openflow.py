@@ -104,7 +104,7 @@ class OpenFlow:
         for known in (self._configs, self._since):
             for interface in known.keys() - alive:
                 del known[interface]
-        self._service.slots = {planned.slots.bridges[b.uuid]: b.uuid for b in wanted}
+        self._service.stores = {self._stores[b.uuid][1].number: b.uuid for b in wanted}
         faults |= await self._service.configure(wanted)
         for uuid, text in faults.items():
             planned.complain(uuid, text)
@@ -150,8 +150,11 @@ class OpenFlow:
     def complete(self, planned: Plan) -> None:
         """Put into the plan what OpenFlow says of bridges and ports this moment."""
         for uuid, entry in planned.bridges.items():
-            needed = uuid in self._stores and self._service.needs_tables(uuid)
-            planned.bridges[uuid] = self._with_configs(uuid, _through_tables(entry, needed))
+            known = self._stores.get(uuid)
+            needed = known is not None and self._service.needs_tables(uuid)
+            second = known is not None and known[1].number % 2 == 1
+            through = _through_tables(replace(entry, second_store=second), needed)
+            planned.bridges[uuid] = self._with_configs(uuid, through)
 
     def _with_configs(self, bridge: UUID, entry: BridgeEntry) -> BridgeEntry:
         """The entry with what is set of its ports."""
@@ -164,13 +167,15 @@ class OpenFlow:
         return replace(entry, ports=ports)
 
     def release(self, planned: Plan) -> None:
-        """Let go of the tables of bridges that are gone."""
+        """Let go of the tables of bridges that are gone, and of those of an earlier process."""
         for uuid in self._stores.keys() - planned.bridges.keys():
-            slot, store = self._stores.pop(uuid)
+            _, store = self._stores.pop(uuid)
             self._ports.pop(uuid, None)
             store.close()
-            if slot not in self._service.slots:
-                self._plane.clear_store(slot)
+        for slot, store in self._stores.values():
+            entry = self._reconciler.bridges.get(slot)
+            if entry is not None and 2 * slot + entry.second_store == store.number:
+                store.settle()
 
     def status(self) -> Mapping[UUID, ControllerStatus]:
         """By Controller row."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heliograph.kernel import packet_out
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.flow_store import FlowStore
-from heliograph.kernel.flow_store_maps import KernelBacking
+from heliograph.kernel.flow_store_maps import KernelBacking, store_in_force
 from heliograph.openflow.actions import SetField
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import PacketOut
@@ -15,13 +15,14 @@ from heliograph.openflow.flows import PacketOut
 class BridgeStore(FlowStore):
     """The flow store of the bridge in a slot, and the program that takes frames to send.
 
-    `port_live`: whether a port, by its OpenFlow number, can be used by a bucket that watches it.
+    It is the one of the slot's two, by its `number`, that frames do not find yet. `port_live`:
+    whether a port, by its OpenFlow number, can be used by a bucket that watches it.
     """
 
     def __init__(self, plane: DataPlane, slot: int, port_live: Callable[[int], bool]) -> None:
-        super().__init__(KernelBacking(outer_fd=plane.map_fd("flow_stores"), slot=slot), port_live)
+        self.number = store_in_force(plane.map_fd("bridges"), slot) ^ 1
+        super().__init__(KernelBacking(plane.map_fd("flow_stores"), self.number), port_live)
         self._program = plane.program_fd("packet_out")
-        self._slot = slot
 
     def packet_out(self, packet: PacketOut) -> None:
         """Send a frame of a controller. Raises OpenFlowError for what cannot be done."""
@@ -29,7 +30,7 @@ class BridgeStore(FlowStore):
         ops = self.run_ops((*known, *packet.actions))
         try:
             packet_out.send(
-                self._program, packet.data, bridge=self._slot, in_port=packet.in_port, ops=ops
+                self._program, packet.data, store=self.number, in_port=packet.in_port, ops=ops
             )
         except OSError as error:
             raise OpenFlowError(

@@ -17,7 +17,7 @@ from heliograph.openflow.actions import Controller
 from heliograph.openflow.match import Match
 
 FRAME = bytes(range(12)) + b"\x88\xb5" + bytes(86)
-OP, SLOT = 77, 3
+OP, STORE = 77, 7
 
 
 def key(**words: int) -> tuple[int, ...]:
@@ -30,7 +30,7 @@ IN_PORT_1 = key(KEY_PORT=1 << 32 | 0x88B5 << 16)
 
 def record(**changes: Any) -> PacketIn:
     plain = PacketIn(
-        bridge=SLOT,
+        store=STORE,
         rule=0,
         op=0,
         length=len(FRAME),
@@ -49,7 +49,7 @@ def record(**changes: Any) -> PacketIn:
 async def client(switch: Switch, version: int, *messages: m.SetPacketInFormat | Any) -> Client:
     made = await Client.connect(switch.path, version)
     assert await made.ask(m.SetConfig(0, 128), *messages) == []
-    switch.service.slots = {SLOT: BRIDGE}
+    switch.service.stores = {STORE: BRIDGE}
     return made
 
 
@@ -176,8 +176,10 @@ async def test_no_more_than_the_rate_and_nothing_of_other_bridges(switch: Switch
     await switch.configure(controllers=(row,))
     one = await Client.connect(switch.rundir / "br0.ctl", 1)
     await one.ask(m.SetConfig(0, 128))
-    switch.service.packet_in(record(), FRAME)  # its slot is not known
-    switch.service.slots = {SLOT: BRIDGE}
+    switch.service.packet_in(
+        record(), FRAME
+    )  # its store is not known, perhaps of an earlier process
+    switch.service.stores = {STORE: BRIDGE}
     for _ in range(200):
         switch.service.packet_in(record(), FRAME)
     (told,) = await received(one)

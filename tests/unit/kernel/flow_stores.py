@@ -45,17 +45,25 @@ class Watched(Memory):
 
 @dataclass
 class Plain:
-    """A slot for stores. `graces` counts how often frames were waited for."""
+    """Places for stores. `graces` counts how often frames were waited for."""
 
     look: Callable[[], None] = lambda: None
     on_use: Callable[[], None] = lambda: None  # before frames find the new one
     size: int = 0
     graces: int = 0
+    before: Memory | None = None  # an earlier process's
     used: Memory | None = None
     made: Memory | None = None
 
+    def restart(self) -> None:
+        """There is another process."""
+        self.before, self.used = self.used, None
+
     def found(self) -> Memory | None:
-        return None if self.used is None else _copy_of(self.used)
+        return None if self.before is None else _copy_of(self.before)
+
+    def drop_found(self) -> None:
+        self.before = None
 
     def make(self, cells: int) -> Memory:
         self.size = cells
@@ -96,7 +104,13 @@ class Bench:
         self.start()
 
     def start(self, tables: Tables | None = None) -> None:
-        """A process that finds what the one before left, with these tables."""
+        """A process that finds what the one before left, with these tables, and takes over."""
+        self.load(tables)
+        self.store.settle()
+
+    def load(self, tables: Tables | None = None) -> None:
+        """The same, before frames are switched over."""
+        self.backing.restart()
         self.store = FlowStore(
             self.backing, lambda port: port in self.live, lambda: self.now, self.limit
         )
@@ -123,6 +137,6 @@ class Bench:
     @property
     def data(self) -> bytearray:
         """What frames find."""
-        memory = self.backing.used
+        memory = self.backing.before or self.backing.used
         assert memory is not None and isinstance(memory.buffer, bytearray)
         return memory.buffer

@@ -14,10 +14,11 @@ from tests.unit.flows.mods import TWO, mod, port
 from heliograph.flows.tables import Tables
 from heliograph.kernel import bpf
 from heliograph.kernel.flow_store import FlowStore
-from heliograph.kernel.flow_store_maps import KernelBacking
+from heliograph.kernel.flow_store_maps import KernelBacking, store_in_force
+from heliograph.kernel.layouts import BridgeFlags
 from heliograph.openflow.match import Match
 
-_SLOT = 3
+_STORES = 6, 7
 _ARRAY_OF_MAPS = 12
 
 
@@ -25,16 +26,20 @@ _ARRAY_OF_MAPS = 12
 def outer() -> Iterator[int]:
     """An array of stores, as bpf/maps.h has it."""
     inner = bpf.create_shared_array(1024, 1, "inner")
-    attribute = bpf._attribute("IIIIII", _ARRAY_OF_MAPS, 4, 4, 8, 0, inner)
-    fd = bpf._call(bpf.MAP_CREATE, attribute)
+    fd = array_of(inner)
     os.close(inner)
     yield fd
     os.close(fd)
 
 
+def array_of(inner: int) -> int:
+    attribute = bpf._attribute("IIIIII", _ARRAY_OF_MAPS, 4, 4, 8, 0, inner)
+    return bpf._call(bpf.MAP_CREATE, attribute)
+
+
 class Bridge:
-    def __init__(self, outer: int, tables: Tables | None = None) -> None:
-        self.backing = KernelBacking(outer, _SLOT)
+    def __init__(self, outer: int, tables: Tables | None = None, store: int = _STORES[0]) -> None:
+        self.backing = KernelBacking(outer, store)
         self.store = FlowStore(self.backing, lambda port: True)
         self.tables = Tables(self.store)
         if tables is not None:
@@ -45,9 +50,9 @@ class Bridge:
         self.store.apply(self.tables.change(mod(**said), 0).delta)
 
 
-def seen(outer: int) -> bytes:
-    """The store that frames find, as they would read it."""
-    found = bpf.lookup(outer, struct.pack("=I", _SLOT), 4)
+def seen(outer: int, store: int = _STORES[0]) -> bytes:
+    """A store, as frames would read it."""
+    found = bpf.lookup(outer, struct.pack("=I", store), 4)
     assert found is not None
     fd = bpf.get_by_id(*struct.unpack("=I", found))
     try:
@@ -63,8 +68,8 @@ def rule(data: bytes, in_port: int) -> tuple[int, int, int] | None:
 
 
 def count(outer: int, cell: int, packets: int) -> None:
-    """As the program would, in the map in force."""
-    found = bpf.lookup(outer, struct.pack("=I", _SLOT), 4)
+    """As the program would, in the first store."""
+    found = bpf.lookup(outer, struct.pack("=I", _STORES[0]), 4)
     assert found is not None
     fd = bpf.get_by_id(*struct.unpack("=I", found))
     key = struct.pack("=I", cell // 8)
@@ -84,11 +89,31 @@ def test_frames_find_what_is_written_and_it_is_there_for_the_next_process(outer:
     assert first.store.usage(1)[:2] == (7, 420)
     first.store.close()
     assert rule(seen(outer), 2) is not None
-    second = Bridge(outer, first.tables)
+    before = seen(outer)
+    second = Bridge(outer, first.tables, _STORES[1])
+    assert seen(outer) == before, "frames are still at it"
     assert second.store.usage(1)[:2] == (7, 420)
-    found = rule(seen(outer), 1)
+    count(outer, found[0], 9)
+    second.store.settle()
+    assert second.store.usage(1)[:2] == (9, 540)
+    assert bpf.lookup(outer, struct.pack("=I", _STORES[0]), 4) is None
+    found = rule(seen(outer, _STORES[1]), 1)
     assert found is not None and found[1:] == (1, 0)
+    second.store.settle()
     second.store.close()
+
+
+def test_the_snapshot_says_which_store_is_in_force() -> None:
+    snapshot = bpf.create_array(64, 1, "snapshot")
+    bridges = array_of(snapshot)
+    slot = struct.pack("=I", 3)
+    assert store_in_force(bridges, 3) == 6
+    bpf.update(bridges, slot, struct.pack("=I", snapshot))
+    for flags, number in ((0, 6), (BridgeFlags.BRIDGE_SECOND_STORE, 7), (15, 6), (31, 7)):
+        bpf.update(snapshot, bytes(4), struct.pack("=I", flags) + bytes(60))
+        assert store_in_force(bridges, 3) == number
+    os.close(snapshot)
+    os.close(bridges)
 
 
 def test_a_store_that_is_full_is_replaced_by_a_larger_one(outer: int) -> None:
@@ -112,7 +137,9 @@ def open_files() -> int:
 def test_nothing_stays_open(outer: int) -> None:
     before = open_files()
     Bridge(outer).store.close()
+    Bridge(outer, store=_STORES[1]).store.close()
     second = Bridge(outer)
+    second.store.settle()
     for n in range(700):
         second.add(match=Match.of({"reg0": (n, 0xFFFF_FFFF)}))
     second.store.close()

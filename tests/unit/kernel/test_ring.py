@@ -18,6 +18,7 @@ from heliograph.kernel.snapshot import BridgeEntry
 from heliograph.openflow.actions import Controller, Output
 
 SLOT = 3
+STORE = 2 * SLOT
 FRAME = bytes.fromhex("020000000002020000000001" + "88b5") + bytes(range(100))
 
 
@@ -50,7 +51,7 @@ def store(plane: DataPlane) -> Iterator[FlowStore]:
             flows=True,
         )
     )
-    found = FlowStore(KernelBacking(plane.map_fd("flow_stores"), SLOT), lambda port: True)
+    found = FlowStore(KernelBacking(plane.map_fd("flow_stores"), STORE), lambda port: True)
     found.load(Tables(found))
     yield found
     found.close()
@@ -67,7 +68,7 @@ def tell(plane: DataPlane, store: FlowStore, frame: bytes, *actions: Controller 
     """Send a frame to controllers; returns the number of the first op."""
     ops = store.run_ops(actions)
     program = plane.program_fd("packet_out")
-    packet_out.send(program, frame, bridge=SLOT, in_port=0xFFFD, ops=ops)
+    packet_out.send(program, frame, store=STORE, in_port=0xFFFD, ops=ops)
     return ops[0]
 
 
@@ -81,7 +82,7 @@ def test_frames_come_out_as_they_went_in(plane: DataPlane, store: FlowStore, rin
     assert readable(ring)
     (whole, data), (cut, head) = ring.read()
     assert (data, head) == (FRAME, FRAME[:20])
-    assert (whole.bridge, whole.op, whole.length, whole.rule) == (SLOT, first, len(FRAME), 0)
+    assert (whole.store, whole.op, whole.length, whole.rule) == (STORE, first, len(FRAME), 0)
     assert (cut.op, cut.captured, cut.length) == (first + 1, 20, len(FRAME))
     assert [store.controllers_at(p.op)[0].max_len for p in (whole, cut)] == [0xFFFF, 20]
     assert not readable(ring)

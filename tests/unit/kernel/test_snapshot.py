@@ -117,6 +117,7 @@ def test_flags_of_a_bridge() -> None:
         (plain, 0),
         (replace(plain, flows=True), BridgeFlags.BRIDGE_FLOWS),
         (replace(plain, mirror_changed=True), BridgeFlags.BRIDGE_MIRROR_CHANGED),
+        (replace(plain, second_store=True), BridgeFlags.BRIDGE_SECOND_STORE),
         (replace(plain, forwarding=False), BridgeFlags.BRIDGE_NO_FORWARDING),
     ):
         (found,) = struct.unpack_from("=I", pack(entry), layouts.SNAPSHOT_FLAGS)

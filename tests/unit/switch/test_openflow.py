@@ -29,7 +29,7 @@ class Service:
     """Stands for control.service.Service."""
 
     def __init__(self) -> None:
-        self.slots: dict[int, UUID] = {}
+        self.stores: dict[int, UUID] = {}
         self.bridges: dict[UUID, WantedBridge] = {}
         self.needing: set[UUID] = set()
         self.refusals: dict[UUID, str] = {}
@@ -50,7 +50,6 @@ class Kernel:
 
     def __init__(self) -> None:
         self.adopted = False
-        self.cleared: list[int] = []
         self.in_force: dict[int, BridgeEntry] = {}
         self.counters = SimpleNamespace(
             read=lambda ports, _: Counts({n: PortCounts(n, 0, 0, 0, 0, {}) for n in ports}, {})
@@ -61,8 +60,9 @@ class Kernel:
     def map_fd(self, name: str) -> int:
         return -1
 
-    def clear_store(self, slot: int) -> None:
-        self.cleared.append(slot)
+    @property
+    def bridges(self) -> dict[int, BridgeEntry]:
+        return self.in_force
 
     def amend(self, slot: int, change: Callable[[BridgeEntry], BridgeEntry]) -> None:
         if self.fault:
@@ -86,7 +86,12 @@ class Store:
     def __init__(self, plane: Kernel, slot: int, port_live: Callable[[int], bool]) -> None:
         if not self.room:
             raise OpenFlowError(Code.OFPFMFC_TABLE_FULL, "no memory")
-        self.port_live, self.closed = port_live, False
+        self.port_live, self.closed, self.settled = port_live, False, False
+        in_force = plane.in_force.get(slot)
+        self.number = 2 * slot + (in_force is None or not in_force.second_store)
+
+    def settle(self) -> None:
+        self.settled = True
 
     def close(self) -> None:
         self.closed = True
@@ -116,6 +121,10 @@ class Scene:
     def slot(self) -> int:
         return self.planned.slots.bridges[self.bridge]
 
+    @property
+    def store(self) -> Store:
+        return cast("Store", self.openflow._stores[self.bridge][1])
+
     async def run_pass(self) -> BridgeEntry:
         """As the agent does; returns what is put in force."""
         needed = wanted.devices(self.rows.intent)
@@ -124,8 +133,8 @@ class Scene:
         ports = {uuid: Port(n, present[uuid], None) for uuid, n in made.ports.items()}
         await self.openflow.configure(self.rows.intent, made, ports)
         self.openflow.complete(made)
-        for entry in made.bridges.values():
-            self.kernel.in_force[entry.slot] = entry
+        if not self.kernel.fault:
+            self.kernel.in_force = {entry.slot: entry for entry in made.bridges.values()}
         self.openflow.release(made)
         return made.bridges[self.bridge]
 
@@ -143,7 +152,7 @@ async def test_the_service_is_told_of_bridges_and_ports(scene: Scene) -> None:
     told = scene.service.bridges[scene.bridge]
     assert (told.name, told.fail_mode, told.controllers) == ("br0", None, ())
     assert [(port.number, port.name) for port in told.ports] == [(1, "tap1"), (2, "tap2")]
-    assert scene.service.slots == {scene.slot: scene.bridge}
+    assert scene.service.stores == {2 * scene.slot + 1: scene.bridge}
 
 
 async def test_a_bridge_pays_for_tables_only_when_it_needs_them(scene: Scene) -> None:
@@ -223,8 +232,7 @@ async def test_buckets_watch_ports_with_a_link(scene: Scene) -> None:
     interface = scene.rows.interface_of(scene.ports[1])
     scene.devices[interface] = replace(scene.devices[interface], carrier=False)
     await scene.run_pass()
-    store = cast("Store", scene.openflow._stores[scene.bridge][1])
-    assert [store.port_live(number) for number in (1, 2, 3)] == [True, False, False]
+    assert [scene.store.port_live(number) for number in (1, 2, 3)] == [True, False, False]
 
 
 async def test_statistics_of_ports(scene: Scene) -> None:
@@ -236,15 +244,36 @@ async def test_statistics_of_ports(scene: Scene) -> None:
     assert all(stats.duration_ns and stats.duration_ns > 10**6 for stats in found)
 
 
+async def test_tables_are_the_ones_in_force_when_the_kernel_has_taken_the_snapshot(
+    scene: Scene,
+) -> None:
+    """An earlier process's stay until then."""
+    scene.kernel.fault = OSError("no memory")
+    await scene.run_pass()
+    assert not scene.store.settled
+    scene.kernel.fault = None
+    entry = await scene.run_pass()
+    assert (entry.second_store, scene.store.settled) == (True, True)
+    assert (await scene.run_pass()).second_store
+
+
+async def test_tables_of_the_next_process_are_in_the_other_store(
+    scene: Scene, tmp_path: Path
+) -> None:
+    await scene.run_pass()
+    played = cast("Any", scene.kernel)
+    scene.openflow = OpenFlow(tmp_path, played, played, played, stir=scene._stir, tell=scene._stir)
+    assert not (await scene.run_pass()).second_store and scene.store.settled
+
+
 async def test_a_bridge_that_is_gone_leaves_no_tables(scene: Scene) -> None:
     await scene.run_pass()
-    store, slot = cast("Store", scene.openflow._stores[scene.bridge][1]), scene.slot
+    store = scene.store
     other = scene.rows.bridge("br1")
     scene.rows.set("Open_vSwitch", scene.rows.root, bridges=(other,))
     scene.bridge = other
     await scene.run_pass()
     assert store.closed and scene.service.bridges.keys() == {other}
-    assert (slot in scene.kernel.cleared) == (slot != scene.slot)
 
 
 async def test_without_room_for_tables_a_bridge_fails_closed(

@@ -17,7 +17,7 @@ class Store(BridgeStore):
     """Without memory; `asked` are the actions it was to have as ops."""
 
     def __init__(self) -> None:
-        self._program, self._slot = 77, 3
+        self._program, self.number = 77, 7
         self.asked: list[Actions] = []
 
     def run_ops(self, actions: Actions) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def test_a_packet_out_is_run_with_its_ops(monkeypatch: pytest.MonkeyPatch) -> No
     metadata = Match.of({"reg3": (7, 0xFF)})
     packet = PacketOut(actions=(Output(2),), data=b"frame", in_port=5, metadata=metadata)
     store.packet_out(packet)
-    assert runs == [(77, b"frame", {"bridge": 3, "in_port": 5, "ops": (40, 2)})]
+    assert runs == [(77, b"frame", {"store": 7, "in_port": 5, "ops": (40, 2)})]
     assert store.asked == [(SetField("reg3", 7, 0xFF), Output(2))]
 
 
