@@ -155,7 +155,7 @@ class Bridge:
     def _apply(self, change: Change) -> None:
         try:
             self.wanted.plane.apply(change.delta)
-        except OpenFlowError:
+        except Exception:  # a fault of ours must not leave the two different either
             self.tables.undo(change)
             raise
         self._keeper.append(change, self.tables)
