@@ -28,7 +28,7 @@ packages:
 	@tools/make_venv .
 	@touch $@
 
-dev: install test-packages .venv/.installed-dev .cache/ovs/.unpacked
+dev: install test-packages .venv/.installed-dev .cache/ovs/.unpacked .cache/os-ken/.installed
 
 test-packages:
 	@tools/need_packages iproute2 util-linux iputils-ping tcpdump ethtool iperf3 tshark
@@ -40,6 +40,9 @@ test-packages:
 .cache/ovs/.unpacked: tools/unpack_ovs tools/need_packages
 	@tools/unpack_ovs
 
+.cache/os-ken/.installed: tools/make_os_ken | .venv/.installed
+	@tools/make_os_ken
+
 lint: dev
 	@$(python) -m ruff check --quiet .
 	@$(python) -m ruff format --quiet --check .
@@ -50,7 +53,7 @@ test: lint unit packet system
 
 # System tests mostly wait: four at once take a third of the time, on two processors too.
 system: at_once = -n 4 --dist worksteal
-unit: at_once = -n 2 --dist worksteal
+unit packet: at_once = -n 2 --dist worksteal
 
 unit packet system: dev
 	@$(python) -m pytest -q $(at_once) tests/$@

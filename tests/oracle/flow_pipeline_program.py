@@ -88,6 +88,7 @@ class FlowProgram:
     """One bridge, whose ports are `NUMBERS`, on the loaded data plane."""
 
     plane: DataPlane
+    slot: int = SLOT
     down: Collection[int] = ()  # ofports, for fast failover
     tables: Tables = field(default_factory=Tables)
     refused: list[str] = field(default_factory=list)
@@ -102,14 +103,14 @@ class FlowProgram:
         self.plane.switch_over(self.bridge)
 
     def _fill(self) -> None:
-        old, backing = self._store, KernelBacking(self.plane.map_fd("flow_stores"), 2 * SLOT)
+        old, backing = self._store, KernelBacking(self.plane.map_fd("flow_stores"), 2 * self.slot)
         self._store = FlowStore(backing, lambda ofport: ofport in NUMBERS.keys() - set(self.down))
         self._store.load(self.tables)
         if old is not None:
             old.close()
 
     def close(self) -> None:
-        self.plane.clear_bridge(SLOT)
+        self.plane.clear_bridge(self.slot)
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -175,7 +176,7 @@ class FlowProgram:
             return None
         program, records = self.plane.program_fd("recorder"), self.plane.map_fd("records")
         try:
-            return recorder.record(program, records, frame, bridge=SLOT, port=NUMBERS[in_port])
+            return recorder.record(program, records, frame, bridge=self.slot, port=NUMBERS[in_port])
         except (HeliographError, OSError):
             return None
 

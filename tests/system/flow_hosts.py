@@ -4,6 +4,7 @@
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from tools.lab.openflow import Controller
 from tools.lab.openvswitch import Tools, environment, program
 from tools.lab.processes import Process, eventually, run
 
-from heliograph.openflow.messages import Version
+from heliograph.openflow.codec import Framer, encode
+from heliograph.openflow.messages import Hello, Version
 
 PROTOCOLS = "protocols=OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15"
 ALL_VERSIONS = ("OpenFlow10", "OpenFlow13", "OpenFlow14", "OpenFlow15")
@@ -61,6 +63,11 @@ class Hosts:
         done = run(command, stdin=stdin, env=environment(self.tools.rundir), check=False)
         assert done.returncode, f"{words} was not refused"
         return done.stderr
+
+    def differences(self, path: Path) -> list[str]:
+        """The lines of diff-flows, of the flows there and those in a file."""
+        command = [str(program("ovs-ofctl")), "-O", "OpenFlow15", "diff-flows", "br0", str(path)]
+        return run(command, env=environment(self.tools.rundir), check=False).stdout.splitlines()
 
     def watch(self, *words: str) -> Process:
         """ovs-ofctl in the background; what it prints is in its log."""
@@ -150,6 +157,19 @@ def shared(tokens: list[str]) -> Iterator[Hosts]:
         yield hosts
         print(hosts.log())
         assert "Traceback" not in hosts.log()
+
+
+class Called(Controller):
+    """A controller that the switch has called: over a connection that was accepted."""
+
+    def __init__(self, connection: socket.socket, version: Version) -> None:
+        self.version = version
+        self._socket = connection
+        self._socket.settimeout(10)
+        self._framer = Framer()
+        self._xid = 0
+        self.unasked = []
+        self._socket.sendall(encode(Hello(frozenset({version})), version))
 
 
 class Witness:

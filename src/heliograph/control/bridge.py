@@ -33,6 +33,7 @@ from heliograph.openflow.messages import (
     PortReason,
     PortStats,
     PortStatus,
+    RoleRequest,
 )
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Bridge:
     def _apply(self, change: Change) -> None:
         try:
             self.wanted.plane.apply(change.delta)
-        except OpenFlowError:
+        except Exception:  # a fault of ours must not leave the two different either
             self.tables.undo(change)
             raise
         self._keeper.append(change, self.tables)
@@ -271,6 +272,12 @@ class Bridge:
             flags = TableFlags.TABLE_MISS_TO_CONTROLLER if wanted else 0
             for table_id in range(TABLES):
                 self.wanted.plane.set_table_flags(table_id, flags)
+
+    def elect(self, peer: Peer, request: RoleRequest) -> None:
+        """Raises OpenFlowError."""
+        self.peers.elect(peer, request)
+        self.follow_misses()
+        self._hooks.status_changed()
 
     async def follow_controllers(self, unreachable: float, probe: float) -> None:
         """Forward alone while no controller is to be reached, in the seconds of three probes.

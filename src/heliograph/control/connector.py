@@ -3,6 +3,8 @@
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -15,6 +17,13 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY = 1.0  # seconds
 _CONNECTING = 5.0  # seconds that a connection may take to be made
 MakeSession = Callable[[Channel, str], Session]
+
+
+def _words(error: OSError) -> str:
+    """As the system says it; asyncio has its own words."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 class Connector:
@@ -71,7 +80,7 @@ class Connector:
             except TimeoutError:
                 self._failed("Connection timed out")
             except OSError as error:
-                self._failed(error.strerror or str(error))
+                self._failed(_words(error))
             except ValueError as error:  # what the system will not even try
                 self._failed(str(error))
             else:

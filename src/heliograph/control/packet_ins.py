@@ -103,7 +103,8 @@ def deliver(bridge: Bridge, record: Record, captured: bytes) -> None:
 
 def _by_action(bridge: Bridge, message: PacketIn, action: Controller, flow: Flow | None) -> None:
     reason = message.reason
-    if action.extended and reason != PacketInReason.INVALID_TTL:
+    given = action.extended or action.reason != PacketInReason.ACTION
+    if given and reason != PacketInReason.INVALID_TTL:
         reason = PacketInReason(action.reason)
     # From 1.3 on so a controller asks for frames that nothing else matches.
     catches = flow is not None and flow.priority == 0 and flow.match == ANYTHING

@@ -134,8 +134,7 @@ async def _set_config(c: Conversation, message: m.SetConfig) -> None:
 
 
 async def _role(c: Conversation, message: m.RoleRequest) -> Message:
-    c.bridge.peers.elect(c, message)
-    c.bridge.follow_misses()
+    c.bridge.elect(c, message)
     return m.RoleReply(c.subscription.role, c.bridge.peers.generation, message.nicira)
 
 

@@ -24,6 +24,7 @@ from heliograph.openflow.match import Match
 _SCTP = 132
 _TAG = 0x1000  # of a TCI in the key: it is there
 _CLEARS = OpFlags.OP_CLEARS
+_WHOLE = 0xFFFF  # bytes
 # Headers that the data plane reads, and does not write.
 _ONLY_READ = frozenset({"nd_target", "nd_sll", "nd_tll", "sctp_src", "sctp_dst"})
 _WITH_PORTS = frozenset({OpNeed.NEED_TCP, OpNeed.NEED_UDP})
@@ -189,9 +190,11 @@ class _Compiler:
             self._add(OpCode.OP_OUTPUT, a=port, b=limit)
 
     def _controller(self, action: a.Controller) -> None:
-        reason = action.reason if action.extended else self.origin.value
+        given = action.extended or action.reason != PacketInReason.ACTION
+        reason = action.reason if given else self.origin.value
         self.tells[len(self.ops)] = (action,)
-        self._add(OpCode.OP_CONTROLLER, a=action.max_len, b=reason)
+        # What no buffer keeps is sent whole, whatever max_len says (OpenFlow 1.3, 7.4.1).
+        self._add(OpCode.OP_CONTROLLER, a=_WHOLE, b=reason)
 
     def _resubmit(self, action: a.Resubmit) -> None:
         port, table = action.in_port, action.table_id

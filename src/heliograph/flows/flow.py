@@ -14,6 +14,7 @@ from heliograph.openflow.flows import FlowFlags, GroupDesc
 from heliograph.openflow.match import Match
 
 SECOND, MILLISECOND = 10**9, 10**6
+NEVER = 1 << 63
 TABLES = 64
 
 
@@ -71,6 +72,12 @@ class Flow:
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.actions)
+
+    def ends(self, last_used: int) -> tuple[int, int]:
+        """When it is over whether it is used or not, and unless it is used once more."""
+        hard = self.modified + self.hard_timeout * SECOND if self.hard_timeout else NEVER
+        idle = last_used + self.idle_timeout * SECOND if self.idle_timeout else NEVER
+        return hard, idle
 
     def last_used(self, usage: Usage) -> int:
         return max(self.used, usage.last_used)

@@ -17,6 +17,7 @@ from heliograph.openflow.flows import (
     GroupStats,
     GroupStatsReply,
     GroupStatsRequest,
+    GroupType,
 )
 from heliograph.openflow.messages import TableStats, TableStatsReply
 
@@ -95,16 +96,17 @@ def group_descs(tables: Tables, request: GroupDescRequest) -> GroupDescReply:
 def group_stats(
     tables: Tables, request: GroupStatsRequest, counters: BucketCounters, now: int
 ) -> GroupStatsReply:
-    """A packet that a group of type "all" copies to three buckets is counted by each of them."""
+    """Of a packet that comes to a group of type "all" each bucket has a copy, so any counts all."""
 
     def entries() -> Iterator[GroupStats]:
         for entry in _chosen(tables, request.group_id):
             buckets = tuple(counters(entry.id, b.bucket_id or 0) for b in entry.desc.buckets)
+            total = max if entry.desc.type == GroupType.ALL else sum
             yield GroupStats(
                 group_id=entry.id,
                 ref_count=tables.users(entry.id),
-                packets=sum(packets for packets, _bytes in buckets),
-                bytes=sum(octets for _packets, octets in buckets),
+                packets=total([packets for packets, _bytes in buckets] or [0]),
+                bytes=total([octets for _packets, octets in buckets] or [0]),
                 duration_ns=_age(entry.created, now),
                 buckets=buckets,
             )

@@ -12,12 +12,12 @@ never there, so its id is ignored.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 
 from heliograph.flows import groups
 from heliograph.flows.change import Change, Delta, GroupChange, Progress, Rule, Step, net
 from heliograph.flows.checks import check_flow_mod, check_possible, check_table
 from heliograph.flows.flow import (
-    SECOND,
     TABLES,
     Counters,
     Flow,
@@ -43,6 +43,7 @@ from heliograph.openflow.flows import (
 from heliograph.openflow.messages import Version
 
 _SAME_COOKIE = 0xFFFF_FFFF_FFFF_FFFF  # for a flow that replaces one
+_SLACK = 1000  # outdated entries of the calendar that are not worth removing
 _STRICT = frozenset({FlowCommand.MODIFY_STRICT, FlowCommand.DELETE_STRICT})
 _DELETE = frozenset({FlowCommand.DELETE, FlowCommand.DELETE_STRICT})
 
@@ -62,7 +63,10 @@ class Tables:
         self.tables = tuple(Table() for _ in range(TABLES))
         self.flows: dict[int, Flow] = {}
         self.groups: dict[int, GroupEntry] = {}
-        self._timed: dict[int, Flow] = {}
+        self._due: dict[int, int] = {}  # by flow: when its time may be over
+        self._calendar: list[
+            tuple[int, int]
+        ] = []  # the same, the next one first, and outdated ones
         self._users: dict[int, set[int]] = {}  # of each group, the flows
         self._next_id = 1
 
@@ -96,14 +100,27 @@ class Tables:
     def expire(self, now: int) -> Change:
         """Remove the flows whose time is over."""
         work = Progress()
-        for flow in list(self._timed.values()):
-            if flow.hard_timeout and now > flow.modified + flow.hard_timeout * SECOND:
+        while self._calendar and self._calendar[0][0] < now:
+            due, flow_id = heappop(self._calendar)
+            if self._due.get(flow_id) != due:
+                continue
+            flow = self.flows[flow_id]
+            hard, idle = flow.ends(flow.last_used(self.counters.usage(flow_id)))
+            if hard < now:
                 self._remove(work, flow, RemovedReason.HARD_TIMEOUT)
-            elif flow.idle_timeout and now > flow.used + flow.idle_timeout * SECOND:
-                used = flow.last_used(self.counters.usage(flow.id))
-                if now > used + flow.idle_timeout * SECOND:
-                    self._remove(work, flow, RemovedReason.IDLE_TIMEOUT)
+            elif idle < now:
+                self._remove(work, flow, RemovedReason.IDLE_TIMEOUT)
+            else:
+                self._enter(flow_id, min(hard, idle))
         return self._finish(work, now)
+
+    def _enter(self, flow_id: int, due: int) -> None:
+        self._due[flow_id] = due
+        if len(self._calendar) > 2 * len(self._due) + _SLACK:
+            self._calendar = [(when, which) for which, when in self._due.items()]
+            heapify(self._calendar)
+        else:
+            heappush(self._calendar, (due, flow_id))
 
     def restore(self, flows: Iterable[Flow], entries: Iterable[GroupEntry], next_id: int) -> None:
         """What a journal kept, into tables that are empty."""
@@ -304,7 +321,7 @@ class Tables:
         if not stays:
             self.tables[flow.table_id].remove(flow)
         del self.flows[flow.id]
-        self._timed.pop(flow.id, None)
+        self._due.pop(flow.id, None)
         for group_id in flow.groups:
             users = self._users[group_id]
             users.discard(flow.id)
@@ -315,7 +332,7 @@ class Tables:
         self.tables[flow.table_id].put(flow)
         self.flows[flow.id] = flow
         if flow.idle_timeout or flow.hard_timeout:
-            self._timed[flow.id] = flow
+            self._enter(flow.id, min(flow.ends(flow.used)))
         for group_id in flow.groups:
             self._users.setdefault(group_id, set()).add(flow.id)
 

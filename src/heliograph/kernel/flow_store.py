@@ -158,7 +158,7 @@ class FlowStore:
     def ports_changed(self) -> None:
         """Ports that groups watch may be up or down now."""
         self._cells.ripen()
-        self._step((), {})
+        self._step((), {}, ports=True)
 
     def tidy(self) -> None:
         """To be called every second or so, and let go of what is out of use."""
@@ -175,12 +175,14 @@ class FlowStore:
 
     # Steps
 
-    def _step(self, rules: Iterable[Rule], changes: Changes) -> None:
+    def _step(self, rules: Iterable[Rule], changes: Changes, *, ports: bool = False) -> None:
+        """`ports`: others are up than before."""
         if self._version >= _LAST_VERSION:
             self._renumber()
         step = _Step()
         try:
-            step.groups = self._groups.prepare(changes)
+            if changes or ports:
+                step.groups = self._groups.prepare(changes)
             self._prepare(step, rules)
             self._make_room(step)
             for prepared in step.rules:

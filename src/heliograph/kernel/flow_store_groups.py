@@ -3,8 +3,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
-from heliograph.flows.compile_groups import chosen, compile_group, is_live
+from heliograph.flows.compile_groups import chosen, compile_group
 from heliograph.kernel import layouts
 from heliograph.kernel.flow_store_cells import GRACE, Cells
 from heliograph.kernel.flow_store_ledger import Ledger, op_counts
@@ -50,12 +51,35 @@ _NO_FORM = _Form(NO_OPS, (), {})
 
 
 class _Live:
+    """Each port and group is looked at once, however many buckets watch it."""
+
     def __init__(self, descs: Mapping[int, GroupDesc], port: Callable[[int], bool]) -> None:
-        self._descs, self.port = descs, port
+        self._descs, self.port = descs, cache(port)
+        self._groups: set[int] | None = None
 
     def group(self, group_id: int) -> bool:
-        desc = self._descs.get(group_id)
-        return desc is not None and any(is_live(bucket, self) for bucket in desc.buckets)
+        if self._groups is None:
+            self._groups = self._find()
+        return group_id in self._groups
+
+    def _find(self) -> set[int]:
+        """From groups that are live by themselves to those that watch them."""
+        found: set[int] = set()
+        watchers: dict[int, list[int]] = {}
+        for number, desc in self._descs.items():
+            for bucket in desc.buckets:
+                if bucket.watch_group is not None:
+                    watchers.setdefault(bucket.watch_group, []).append(number)
+                elif bucket.watch_port is None:
+                    found.add(number)
+                if bucket.watch_port is not None and self.port(bucket.watch_port):
+                    found.add(number)
+        ahead = list(found)
+        while ahead:
+            more = set(watchers.get(ahead.pop(), ())) - found
+            found |= more
+            ahead += more
+        return found
 
 
 class Groups:

@@ -397,7 +397,7 @@ def _decode_actions(data: bytes, version: int) -> Actions:
     return tuple(actions)
 
 
-_often = lru_cache(maxsize=4096)(_decode_actions)  # many flows do the same
+_often = lru_cache(maxsize=1024)(_decode_actions)  # many flows do the same
 
 
 def _check_in_set(action: Action) -> None:

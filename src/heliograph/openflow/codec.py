@@ -36,7 +36,7 @@ from heliograph.openflow.kinds import HEADER, TYPES, identify, preamble
 from heliograph.openflow.message import Message
 
 _MOST = 0xFFFF  # the length of a message is said in 16 bits
-_QUOTED = 64  # bytes of the offending message in an error
+_QUOTED = _MOST - 64  # bytes of the offending message in an error: all, if its header leaves room
 _BUNDLE, _BUNDLE_ADD = Struct("!IHH"), Struct("!I2xH")
 _HELLO = 0
 

@@ -191,6 +191,8 @@ def _on_wire(match: Match, version: int) -> Iterator[tuple[str, int, int]]:
 
 def _vlan(value: int, mask: int) -> Iterator[tuple[str, int, int]]:
     """As `vlan_vid` and `vlan_pcp` where they say the same, else as Nicira has it."""
+    if not value and mask & 0x1FFF == 0x1FFF:  # no tag, so no priority to tell of
+        mask = 0x1FFF
     pcp = mask >> 13
     if pcp not in {0, 7} or (pcp and not value & VLAN_CFI):
         yield "vlan_tci", value, mask

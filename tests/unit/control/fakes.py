@@ -19,7 +19,6 @@ from heliograph.flows.change import Delta
 from heliograph.flows.flow import UNUSED, Flow, Usage
 from heliograph.flows.tables import Tables
 from heliograph.openflow.actions import Controller
-from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.flows import PacketOut
 from heliograph.openflow.messages import (
     PortConfig,
@@ -48,7 +47,7 @@ class Plane:
     flags: dict[int, int] = field(default_factory=dict)
     packets: list[PacketOut] = field(default_factory=list)
     actions: dict[int, tuple[Controller, ...]] = field(default_factory=dict)
-    refusal: OpenFlowError | None = None
+    refusal: Exception | None = None
     loads: int = 0
     port_changes: int = 0
 

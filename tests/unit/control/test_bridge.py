@@ -209,6 +209,16 @@ async def test_what_the_data_plane_refuses_is_not_done(
     await again.service.close()
 
 
+async def test_a_fault_of_the_data_plane_ends_one_connection_and_changes_nothing(
+    switch: Switch, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch.plane.refusal = RecursionError("deep")
+    await switch.ofctl(5, "add-flow", "actions=output:1")
+    assert "for a fault of ours" in caplog.text
+    assert await switch.flows() == []
+    assert await switch.ofctl(5, "add-flow", "actions=output:1") == ""
+
+
 async def test_a_bundle_that_the_data_plane_refuses_is_not_done(switch: Switch) -> None:
     switch.plane.refusal = OpenFlowError(Code.OFPFMFC_TABLE_FULL)
     answer = await switch.ofctl(

@@ -81,8 +81,10 @@ async def test_the_switch_connects_and_says_so(switch: Switch) -> None:
         # It is told of ports without having asked.
         await switch.configure(ports=switch.wanted.ports[:2])
         assert [type(message) for message in await first.ask()] == [m.PortStatus]
+        changes = switch.agent.changes
         await first.ask(m.RoleRequest(m.Role.PRIMARY, 1))
         assert status(switch, row).role == "master"
+        assert switch.agent.changes > changes
         changes = switch.agent.changes
         await first.close()
         assert await eventually(lambda: not status(switch, row).is_connected)
@@ -107,6 +109,10 @@ async def test_tcp_both_ways(switch: Switch) -> None:
         await switch.configure(controllers=(out,))
         await (await far.client(0)).greet()
         assert await eventually(lambda: status(switch, out).is_connected)
+    assert await eventually(lambda: not status(switch, out).is_connected)
+    assert await eventually(
+        lambda: (status(switch, out).status or {}).get("last_error") == "Connection refused"
+    )
     # The port is free now.
     into = switch.controller(f"ptcp:{port}:127.0.0.1")
     await switch.configure(controllers=(into,))

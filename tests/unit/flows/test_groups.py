@@ -19,6 +19,7 @@ from heliograph.openflow.flows import (
     GroupCommand,
     GroupDescRequest,
     GroupMod,
+    GroupStats,
     GroupStatsRequest,
     GroupType,
     RemovedReason,
@@ -176,12 +177,19 @@ def test_groups_are_told_with_what_their_buckets_counted() -> None:
     tables.change(mod(actions=(Group(1),)), 0)
     assert len(list(group_descs(tables, GroupDescRequest()).entries)) == 2
     assert not list(group_descs(tables, GroupDescRequest(9)).entries)
-    reply = group_stats(tables, GroupStatsRequest(1), lambda g, b: (g + b, 100 * b), 7_900_000)
-    (stats,) = reply.entries
-    assert (stats.ref_count, stats.packets, stats.bytes, stats.duration_ns) == (
-        1,
-        3,
-        100,
-        7_000_000,
-    )
+    tables.change(group(3, ONE, TWO, type=SELECT), 0)
+
+    def told(number: int) -> GroupStats:
+        reply = group_stats(
+            tables, GroupStatsRequest(number), lambda g, b: (g + b, 100 * b), 7_900_000
+        )
+        (stats,) = reply.entries
+        return stats
+
+    stats = told(1)
+    assert (stats.ref_count, stats.duration_ns) == (1, 7_000_000)
     assert stats.buckets == ((1, 0), (2, 100))
+    assert (stats.packets, stats.bytes) == (2, 100)  # of what came to all buckets
+    stats = told(3)
+    assert stats.buckets == ((3, 0), (4, 100))
+    assert (stats.packets, stats.bytes) == (7, 100)  # of what came to one or the other

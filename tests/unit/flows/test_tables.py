@@ -22,7 +22,7 @@ from tests.unit.flows.mods import (
     rules,
 )
 
-from heliograph.flows.flow import SECOND, Limits, Usage
+from heliograph.flows.flow import SECOND, Limits, NoCounters, Usage
 from heliograph.flows.tables import FailedAt, Tables
 from heliograph.openflow.actions import (
     ALL_TABLES,
@@ -259,3 +259,38 @@ def test_what_the_data_plane_cannot_carry_out_is_refused_though_another_flow_hid
     assert refused(tables, mod(MODIFY, actions=unable)) == "OFPBIC_UNSUP_INST"
     tables.change(mod(DELETE, actions=unable), 0)
     assert not tables.flows
+
+
+def test_only_flows_whose_time_may_be_over_are_looked_at() -> None:
+    """Thousands that are in use cost nothing each second, nor does what is modified often."""
+    asked: list[int] = []
+
+    class Busy(NoCounters):
+        def usage(self, flow_id: int) -> Usage:
+            asked.append(flow_id)
+            return Usage(1, 1, now)
+
+    tables = Tables(Busy())
+    now = 0
+    for n in range(20):
+        tables.change(mod(match=port(n), idle_timeout=10, hard_timeout=1000 + n), 0)
+    for second in range(1, 101):
+        now = second * SECOND
+        assert not tables.expire(now).steps
+    assert len(asked) <= 20 * 10
+    for _ in range(5000):
+        tables.change(mod(MODIFY, match=port(3)), now)
+    asked.clear()
+    now = 1010 * SECOND
+    gone = tables.expire(now).delta.gone
+    assert sorted(gone) == [1, 2, 3, *range(5, 11)]  # the fourth was modified
+    assert len(asked) <= 2 * 20
+
+
+def test_a_change_that_is_undone_leaves_the_times_as_they_were() -> None:
+    tables = Tables()
+    tables.change(mod(hard_timeout=5), 0)
+    tables.undo(tables.change(mod(hard_timeout=50), SECOND))
+    tables.undo(tables.change(mod(DELETE), SECOND))
+    assert not tables.expire(5 * SECOND).steps
+    assert tables.expire(6 * SECOND).delta.gone == (1,)

@@ -120,6 +120,20 @@ def test_groups_that_watch_groups_follow_them() -> None:
     assert outputs(bench) == []
 
 
+def test_a_long_chain_of_groups_that_watch_is_no_work() -> None:
+    """Each watches the one below by two buckets: followed one by one these were 2 to the 200."""
+    bench, most = Bench(live={1}), 200
+    bench.change(group(0, type=GroupType.FAST_FAILOVER, buckets=(Bucket(watch_port=1, weight=0),)))
+    for n in range(1, most + 1):
+        buckets = (Bucket(actions=(Output(n),), watch_group=n - 1, weight=0),) * 2
+        bench.change(group(n, type=GroupType.FAST_FAILOVER, buckets=buckets))
+    bench.change(mod(match=port(1), actions=(Group(most),)))
+    assert outputs(bench) == [most]
+    bench.live = set()
+    bench.store.ports_changed()
+    assert outputs(bench) == []
+
+
 def test_a_group_that_cannot_be_done_leaves_all_as_it_was() -> None:
     bench = Bench()
     bench.change(group(1, ONE), mod(match=port(1), actions=(Group(1),)))

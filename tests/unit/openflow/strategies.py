@@ -48,6 +48,8 @@ def matches(draw: st.DrawFn) -> Match:
             value &= 0xFF
         if name == "ip_frag":
             value &= 1
+        if name == "vlan_tci" and not value & mask:
+            mask = 0x1000  # what has no tag has no priority, and later versions do not ask for it
         fields[name] = value, mask
     return Match.of(fields)
 
