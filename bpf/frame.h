@@ -181,6 +181,12 @@ INLINE int fits(const struct frame *frame, const struct tags *tags)
 	return frame->raw.number == frame->wire.number && same_tags(tags, &frame->wire);
 }
 
+/* Takes steps off what flows may do with the frame. */
+INLINE void spend(struct flow *flow, u32 steps)
+{
+	flow->budget -= flow->budget < steps ? flow->budget : steps;
+}
+
 INLINE u32 *done_set(struct frame *frame)
 {
 	return &frame->done[frame->bridge & (MAX_BRIDGES - 1)];

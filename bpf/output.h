@@ -251,6 +251,8 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
 	frame->outputs += order->mirror == NO_MIRROR;
+	if (frame->stage >= LOOKING_UP)
+		spend(&frame->flow, OUTPUT_STEPS);
 	/* What waits goes first, and with the bytes as they are. */
 	if (reason == DELIVERED && !(port->flags & PORT_PATCH) && order->mirror == NO_MIRROR) {
 		if (frame->departs)
