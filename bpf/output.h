@@ -214,6 +214,7 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->port = port->peer_port;
 	crossing->depth = frame->hops + 1;
 	crossing->tags = frame->order.tags;
+	crossing->keyed = frame->flow.ready;
 	if (frame->flow.ready)
 		copy_key(frame->flow.crossings[number & (MAX_CROSSINGS - 1)], frame->flow.key);
 }
@@ -259,9 +260,11 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	frame->outputs += order->mirror == NO_MIRROR;
 	if (frame->stage >= LOOKING_UP)
 		spend(&frame->flow, OUTPUT_STEPS);
-	/* What waits goes first, and with the bytes as they are. */
-	if (reason == DELIVERED && !(port->flags & PORT_PATCH) && order->mirror == NO_MIRROR) {
-		if (frame->departs)
+	/* What waits goes before other outputs, also of copies to its port (rule 35), and with the
+	 * bytes as they are. */
+	if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
+		if (frame->departs &&
+		    (order->mirror == NO_MIRROR || frame->departure.port == number))
 			flush(skb, frame);
 		if (frame->flow.changed)
 			rewrite(skb, frame);
