@@ -30,6 +30,7 @@ LOST = "flow tables: 60-byte frames, % lost"
 TCP = "flow tables: one TCP stream (both ends on one CPU), Gbit/s"
 INSTALL = "flow tables: 10,000 flows by ovs-ofctl, s"
 NEW = "flow tables: 60-byte frames of flows never seen, frames/s"
+NEW_BY_CPU = "flow tables: 60-byte frames of flows never seen, frames/s of the sender's CPU time"
 NEW_LOST = "flow tables: 60-byte frames of flows never seen, at 0.8 of that pace, % lost"
 KEPT = "flow tables: 10,000 new flows a second, share of one flow's frames/s"
 NO_TABLES = "NORMAL, no tables"
@@ -167,6 +168,7 @@ def _installing(report: Report, rounds: int) -> None:
 class _Burst:
     sent: float  # frames/s
     arrived: float
+    per_cpu_second: float  # frames that arrived, by the sender's time on its CPU
 
     @property
     def lost(self) -> float:
@@ -181,7 +183,7 @@ def _burst(rig: OvsRig, seconds: float, others: Sequence[bytes], most: float = i
     greet(rig)
     before, sent, taken = receiver.received(), 0, 0
     with sender.namespace.packet_socket(sender.device, 0) as out:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.thread_time()
         while (lasted := time.perf_counter() - start) < seconds:
             if sent >= most * lasted:
                 continue
@@ -192,8 +194,10 @@ def _burst(rig: OvsRig, seconds: float, others: Sequence[bytes], most: float = i
             for n in range(due):
                 frames.replace(n, known)
             taken += due
+        used = time.thread_time() - used
     time.sleep(SETTLE)
-    return _Burst(sent / lasted, (receiver.received() - before) / lasted)
+    arrived = receiver.received() - before
+    return _Burst(sent / lasted, arrived / lasted, arrived / used)
 
 
 def _cliff(report: Report, rounds: int, seconds: float) -> None:
@@ -221,10 +225,14 @@ def _cliff(report: Report, rounds: int, seconds: float) -> None:
                     (NEW_FLOWS, _burst(rig, seconds, first), _burst(rig, seconds, second, pace)),
                 ):
                     report.add(NEW, f"{rig}, {name}", fast.arrived)
+                    report.add(NEW_BY_CPU, f"{rig}, {name}", fast.per_cpu_second)
                     report.add(NEW_LOST, f"{rig}, {name}", paced.lost * 100)
         for rig in rigs:
-            kept = report.times(NEW, f"{rig}, {NEW_FLOWS}", f"{rig}, {ONE_FLOW}")
-            report.add(KEPT, str(rig), *kept)
+            names = f"{rig}, {NEW_FLOWS}", f"{rig}, {ONE_FLOW}"
+            report.add(KEPT, str(rig), *report.times(NEW, *names))
+        # Open vSwitch's work is not done on the sender's time.
+        names = f"{rigs[0]}, {NEW_FLOWS}", f"{rigs[0]}, {ONE_FLOW}"
+        report.add(KEPT, f"{rigs[0]}, by CPU time", *report.times(NEW_BY_CPU, *names))
         report.aim(KEPT, str(rigs[0]), ">= 0.95")
 
 

@@ -114,22 +114,24 @@ INLINE void order_flood(const struct snapshot *bridge, struct frame *frame, u32 
 	level->annotation = annotation(&level->tags, 0);
 }
 
-/* NORMAL knows the frame as its port's VLAN mode has it (rules 58, 76). */
+/* NORMAL knows the frame as its port's VLAN mode has it (rules 58, 76). One that came in by no
+ * port, a controller's, is as from a trunk of all VLANs, and nothing is learned of it. */
 INLINE u32 act_normal(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame,
                       u32 mode)
 {
 	struct flow *flow = &frame->flow;
-	u32 number = port_of(bridge, flow->key[KEY_PORT] >> 32);
-	if (number >= MAX_PORTS)
+	u32 ofport = flow->key[KEY_PORT] >> 32 & 0xffff, type = type_of(flow->key);
+	u32 number = port_of(bridge, ofport),
+	    none = ofport == OFPP_NONE || ofport == OFPP_CONTROLLER;
+	if (number >= MAX_PORTS && !none)
 		return DROP_NO_PORT;
 	frame->port = number;
-	u32 type = type_of(flow->key);
 	if (!(flow->key[KEY_PORT] & TAG_PRESENT) && (type == 0x8100 || type == 0x88a8))
 		return DROP_MALFORMED; /* half of a stack of tags (rule 58) */
 	get_tags(frame, &frame->tags);
 	if (frame->tags.number == 1 && !frame->tags.tci[0])
 		frame->tags.number = 0; /* no VLAN and no priority is no tag */
-	if (!inward(bridge, &bridge->ports[number], number, &frame->tags))
+	if (number < MAX_PORTS && !inward(bridge, &bridge->ports[number], number, &frame->tags))
 		return DROP_VLAN;
 	frame->source.bridge = frame->target.bridge = frame->bridge;
 	frame->source.vlan = frame->target.vlan = vid(&frame->tags);

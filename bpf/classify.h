@@ -25,15 +25,6 @@ INLINE void *cell_of(void *store, u32 number)
 	return &block->cells[number % BLOCK_CELLS];
 }
 
-/* As in Open vSwitch, look-ups see no ports of fragments, not of the first either (its default
- * "normal" of set-frags). decide() puts them back. */
-INLINE void hide_ports(struct flow *flow)
-{
-	flow->ports = flow->key[KEY_L4];
-	if (flow->key[KEY_ETH_DST] & FRAGMENT_ANY)
-		flow->key[KEY_L4] &= 0xffffffff;
-}
-
 INLINE void aim(struct frame *frame, const struct store_table *row, u32 table, u32 quiet)
 {
 	struct flow *flow = &frame->flow;
@@ -45,7 +36,6 @@ INLINE void aim(struct frame *frame, const struct store_table *row, u32 table, u
 	flow->next_mask = masks;
 	flow->masks = masks >> 32;
 	frame->stage = LOOKING_UP;
-	hide_ports(flow);
 }
 
 /* The frame's look at a bridge's tables: one version of them, however often it looks. The first is
@@ -162,14 +152,9 @@ INLINE void try_mask(void *store, struct frame *frame, const struct store_mask *
 }
 
 /* Tries the masks of one block; returns whether the look-up is over. */
-FUNCTION int look_up(struct frame *frame)
+INLINE int try_block(void *store, struct frame *frame)
 {
-	if (!frame)
-		return 1;
 	struct flow *flow = &frame->flow;
-	void *store = store_of(frame->store);
-	if (!store)
-		return 1;
 	u32 next = flow->next_mask, key = next / BLOCK_CELLS, left = flow->masks;
 	const struct block *block = bpf_map_lookup_elem(store, &key);
 	if (!block)
@@ -189,6 +174,23 @@ FUNCTION int look_up(struct frame *frame)
 	flow->next_mask = (key + 1) * BLOCK_CELLS;
 	flow->masks = left;
 	return 0;
+}
+
+FUNCTION int look_up(struct frame *frame)
+{
+	if (!frame)
+		return 1;
+	u64 *ports = &frame->flow.key[KEY_L4], seen = *ports;
+	void *store = store_of(frame->store);
+	if (!store)
+		return 1;
+	/* As in Open vSwitch, look-ups see no ports of fragments, not of the first either (its
+	 * default "normal" of set-frags). */
+	if (frame->flow.key[KEY_ETH_DST] & FRAGMENT_ANY)
+		*ports &= 0xffffffff;
+	int over = try_block(store, frame);
+	*ports = seen;
+	return over;
 }
 
 /* Counts the frame on the rule found. */

@@ -18,12 +18,15 @@ enum flow_limits {
 	BLOCK_CELLS = 8,
 	BUCKET_RULES = 15,
 	CELL_OPS = 4,
-	FLOW_BUDGET = 4096,  /* masks tried and ops done for one frame */
+	FLOW_BUDGET = 4096,  /* masks tried, ops done and outputs made for one frame */
 	MAX_RESUBMITS = 64,  /* in one another, of clones, groups and resubmits */
 	MAX_SAVES = 8,       /* of clones and buckets of groups in one another */
 	MAX_CAPTURE = 16384, /* bytes of a frame that go to a controller */
 	NEVER = 0xffffffff,  /* version in which a rule that stays is removed */
+	OUTPUT_STEPS = 2,    /* that each output costs more */
 	SAME_PORT = 0xffff,
+	OFPP_NONE = 0xffff, /* not a port, where a controller's frame comes from */
+	OFPP_CONTROLLER = 0xfffd,
 	SAME_TABLE = 0xff,
 };
 

@@ -31,7 +31,6 @@ INLINE void decide(struct __sk_buff *skb, const struct snapshot *bridge, struct 
 	if (mode == RECORD)
 		record_step(EVENT_FLOW, flow->table, flow->best);
 	frame->stage = RUNNING;
-	flow->key[KEY_L4] = flow->ports;
 	if (flow->quiet)
 		set_in_port(flow, flow->detours[(flow->depth - 1) & (MAX_RESUBMITS - 1)].in_port);
 	if (rule) {

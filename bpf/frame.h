@@ -52,6 +52,7 @@ struct crossing {
 	u16 bridge;
 	u16 port;
 	u16 depth;
+	u16 keyed;        /* flows know the frame: its key is kept */
 	struct tags tags; /* on the "wire" between the two */
 };
 
@@ -89,11 +90,12 @@ enum {
 /* The frame as flow tables see it, and where it is in them. */
 struct flow {
 	u64 key[KEY_SPACE];
-	u64 base[KEY_SPACE]; /* what its bytes say: rewrite() makes them equal to the key */
-	u64 masked[16];      /* the words that the mask now tried looks at */
-	u32 ready;           /* the key has been read */
-	u32 changed;         /* and may differ from the bytes */
-	u32 network;         /* offset of the network header, and of what it carries; 0: none */
+	u64 received[KEY_SPACE]; /* as it came, for bridges that it was on its way to before */
+	u64 base[KEY_SPACE];     /* what its bytes say: rewrite() makes them equal to the key */
+	u64 masked[16];          /* the words that the mask now tried looks at */
+	u32 ready;               /* the key has been read */
+	u32 changed;             /* and may differ from the bytes */
+	u32 network;             /* offset of the network header, and of what it carries; 0: none */
 	u32 transport;
 	u32 packet_end; /* of the network packet */
 	u32 routed;     /* a routing header hides the final destination from the checksum */
@@ -106,7 +108,6 @@ struct flow {
 	u32 masks;     /* still to be tried */
 	u32 best;      /* rule found so far */
 	u32 best_priority;
-	u64 ports;     /* of a first fragment: look-ups do not see them */
 	u32 candidate; /* to be compared in full */
 	u32 table;
 	u32 quiet; /* not to find anything is no miss */
@@ -180,6 +181,12 @@ INLINE struct level *push_level(struct frame *frame)
 INLINE int fits(const struct frame *frame, const struct tags *tags)
 {
 	return frame->raw.number == frame->wire.number && same_tags(tags, &frame->wire);
+}
+
+/* Takes steps off what flows may do with the frame. */
+INLINE void spend(struct flow *flow, u32 steps)
+{
+	flow->budget -= flow->budget < steps ? flow->budget : steps;
 }
 
 INLINE u32 *done_set(struct frame *frame)

@@ -317,5 +317,7 @@ FUNCTION int parse_key(struct __sk_buff *skb, struct frame *frame)
 	if (flow->transport)
 		parse_transport(flow);
 	copy_key(flow->base, key);
+	if (frame->crossings)
+		copy_key(flow->received, key);
 	return 0;
 }

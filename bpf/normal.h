@@ -17,7 +17,8 @@ FUNCTION u32 normal(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		return DROP_RESERVED_MAC;
 	u32 number = UNKNOWN;
 	if (!bridge->vlans[frame->source.vlan & (MAX_VLANS - 1)].flood) {
-		learn(bridge, frame, mode);
+		if (frame->port < MAX_PORTS)
+			learn(bridge, frame, mode);
 		number = find_port(bridge, frame);
 	}
 	if (mode == RECORD)

@@ -60,14 +60,17 @@ INLINE u32 slot_of(const struct snapshot *bridge, const struct order *order)
 	return bridge->mirrors[order->mirror & (MAX_MIRRORS - 1)].slot;
 }
 
-/* Sends a super-frame's copy through the segmenter, a pair of devices of ours: its near end, by
- * having no offloads, makes the kernel cut it into frames of the wire with valid checksums, its far
- * end cuts each of those to the snaplen and delivers it (D10). */
+/* Sends what is to be cut of a super-frame through the segmenter, a pair of devices of ours: its
+ * near end, by having no offloads, makes the kernel cut it into frames of the wire with valid
+ * checksums, its far end cuts each of those and delivers it (D10): to the mirror's snaplen, or to
+ * the length that a flow said. */
 INLINE u32 send_segments(struct __sk_buff *skb, const struct snapshot *bridge, struct frame *frame)
 {
 	const struct order *order = &frame->order;
-	u32 mark = mark_copy(slot_of(bridge, order), order->port) | MARK_CUT;
-	return send_clone(skb, frame, &order->tags, bridge->segmenter, 0, (struct errand){mark, 0});
+	struct errand errand = {mark_cut(frame->bridge, order->port), order->snaplen};
+	if (order->mirror != NO_MIRROR)
+		errand.mark = mark_copy(slot_of(bridge, order), order->port) | MARK_CUT;
+	return send_clone(skb, frame, &order->tags, bridge->segmenter, 0, errand);
 }
 
 /* Whether a frame may be encapsulated at once. Not for a while after a super-frame from the same
@@ -164,8 +167,11 @@ INLINE void count_output(const struct snapshot *bridge, const struct frame *fram
 	u32 bytes = frame->bytes + packets * tag_bytes(frame, &order->tags);
 	u32 slot = slot_of(bridge, order);
 	count_delivery(order->port, reason, packets, cut ? cut : bytes);
-	if (order->mirror == NO_MIRROR)
+	if (order->mirror == NO_MIRROR) {
+		if (cut && frame->packets > 1)
+			count_drop(order->port, DROP_SUPER_FRAME, frame->packets - 1);
 		return;
+	}
 	count_copy(slot, reason, packets);
 	if (cut && frame->packets > 1)
 		count_copy(slot, DROP_SUPER_FRAME, frame->packets - 1);
@@ -208,6 +214,7 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->port = port->peer_port;
 	crossing->depth = frame->hops + 1;
 	crossing->tags = frame->order.tags;
+	crossing->keyed = frame->flow.ready;
 	if (frame->flow.ready)
 		copy_key(frame->flow.crossings[number & (MAX_CROSSINGS - 1)], frame->flow.key);
 }
@@ -251,9 +258,13 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
 	frame->outputs += order->mirror == NO_MIRROR;
-	/* What waits goes first, and with the bytes as they are. */
-	if (reason == DELIVERED && !(port->flags & PORT_PATCH) && order->mirror == NO_MIRROR) {
-		if (frame->departs)
+	if (frame->stage >= LOOKING_UP)
+		spend(&frame->flow, OUTPUT_STEPS);
+	/* What waits goes before other outputs, also of copies to its port (rule 35), and with the
+	 * bytes as they are. */
+	if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
+		if (frame->departs &&
+		    (order->mirror == NO_MIRROR || frame->departure.port == number))
 			flush(skb, frame);
 		if (frame->flow.changed)
 			rewrite(skb, frame);
@@ -261,12 +272,13 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (mode == RECORD)
 		return record_output(skb, frame, reason, cut);
 	if (reason == DELIVERED && port->flags & PORT_TUNNEL) {
+		if (cut && order->mirror == NO_MIRROR && frame->packets > 1)
+			count_drop(number, DROP_SUPER_FRAME, frame->packets - 1);
 		reason = send_to_tunnel(skb, bridge, frame, cut);
 		cut = 0;
 		if (reason == DELIVERED)
 			return 0; /* counted when it is encapsulated */
-	} else if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter &&
-	           order->mirror != NO_MIRROR) {
+	} else if (reason == DELIVERED && cut && frame->packets > 1 && bridge->segmenter) {
 		reason = send_segments(skb, bridge, frame);
 		cut = 0;
 		if (reason == DELIVERED)

@@ -96,7 +96,6 @@ INLINE int send_packet_out(struct __sk_buff *skb, u32 store, u32 ofport, u32 fir
 		               &frame->wire);
 	begin_flows(skb, bridge, frame);
 	set_in_port(flow, ofport);
-	flow->key[KEY_L4] = flow->ports;
 	flow->pc = first;
 	flow->end = first + count;
 	if (frame->stage)

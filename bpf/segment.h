@@ -38,6 +38,14 @@ INLINE u32 mark_copy(u32 slot, u32 port)
 	       (port & MARK_PORT);
 }
 
+/* Of a frame that a flow has cut: how much of it is wanted is in skb->tc_index, and the slot is the
+ * first of its bridge. */
+INLINE u32 mark_cut(u32 bridge, u32 port)
+{
+	u32 slot = (bridge * MAX_MIRRORS) & (MAX_MIRROR_SLOTS - 1);
+	return MARKED | MARK_CUT | slot << MARK_SLOT_SHIFT | (port & MARK_PORT);
+}
+
 INLINE u32 marked_slot(u32 mark)
 {
 	return (mark >> MARK_SLOT_SHIFT) & (MAX_MIRROR_SLOTS - 1);

@@ -63,7 +63,8 @@ INLINE int send_into_tunnel(struct __sk_buff *skb, u32 mark)
  * nobody. */
 INLINE int deliver_segment(struct __sk_buff *skb, u32 mark)
 {
-	u32 number = marked_port(mark), snaplen = marked_snaplen(mark), reason = DROP_NOT_READY;
+	u32 number = marked_port(mark), reason = DROP_NOT_READY;
+	u32 snaplen = mark & MARK_COPY ? marked_snaplen(mark) : skb->tc_index;
 	struct snapshot *bridge = snapshot_of(marked_slot(mark) / MAX_MIRRORS);
 	const struct port *port = bridge ? &bridge->ports[number & (MAX_PORTS - 1)] : 0;
 	if (port && port->ifindex && snaplen != ~0u)

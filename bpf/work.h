@@ -79,7 +79,9 @@ INLINE void carry_over(struct __sk_buff *skb, const struct snapshot *bridge, str
 {
 	struct flow *flow = &frame->flow;
 	if (flow->ready) {
-		copy_key(flow->key, flow->crossings[number & (MAX_CROSSINGS - 1)]);
+		u32 keyed = frame->crossing[number & (MAX_CROSSINGS - 1)].keyed;
+		copy_key(flow->key,
+		         keyed ? flow->crossings[number & (MAX_CROSSINGS - 1)] : flow->received);
 		flow->changed = 1;
 		put_addresses(frame);
 	} else if (bridge->flags & BRIDGE_FLOWS) {

@@ -227,14 +227,16 @@ class FlowStore:
         """Masks and buckets for what is to come."""
         self._buckets.reserve(len(step.rules))
         highest: dict[int, dict[Mask, int]] = {}
+        narrowed: set[int] = set()
         for flow, mask, values, _ in step.rules:
-            self._masks[flow.table_id].narrow(mask, values)
+            if mask.narrow(values):
+                narrowed.add(flow.table_id)
             priorities = highest.setdefault(flow.table_id, {})
             if flow.priority > priorities.get(mask, -1):
                 priorities[mask] = flow.priority
         for table, priorities in highest.items():
             new = tuple(step.masks.get(table, {}).values())
-            self._masks[table].update(new, priorities.items())
+            self._masks[table].update(new, priorities.items(), narrowed=table in narrowed)
 
     def _place(
         self, step: _Step, flow: Flow, mask: Mask, values: tuple[int, ...], ops: OpList

@@ -17,7 +17,7 @@ from heliograph.kernel.layouts import KeyWord
 
 _MASK = layouts.STORE_MASK
 _PAIR = Struct("=II")
-_PRIORITY, _SKIP_MASK = 4, 16
+_PRIORITY = 4
 _NO_WORDS = (0,) * 10
 # Where what all rules have in common parts the most frames from them.
 _SKIP_WORDS = (KeyWord.KEY_METADATA, KeyWord.KEY_PORT, KeyWord.KEY_ETH_DST)
@@ -29,11 +29,9 @@ def pair(low: int, high: int) -> int:
 
 
 class Mask:
-    """`priorities`: of its rules that are in buckets, those that are removed included. `cell`: its
-    place in the row; 0: it has none yet."""
+    """`priorities`: of its rules that are in buckets, those that are removed included."""
 
     __slots__ = (
-        "cell",
         "id",
         "masks",
         "priorities",
@@ -46,7 +44,7 @@ class Mask:
 
     def __init__(self, number: int, words: tuple[int, ...], masks: tuple[int, ...]) -> None:
         self.id, self.words, self.masks = number, words, masks
-        self.cell = self.priority = 0
+        self.priority = 0
         self.priorities: Counter[int] = Counter()
         self.skip, self.skip_mask, self.skip_value = -1, 0, 0
 
@@ -70,10 +68,10 @@ class Mask:
             self.id,
             self.priority,
             count,
-            self.words[self.skip] if self.words else 0,
+            self.words[self.skip] if self.skip_mask else 0,
             0,
             self.skip_mask,
-            self.skip_value,
+            self.skip_value & self.skip_mask,
             bytes(self.words),
             *self.masks,
             *_NO_WORDS[count:],
@@ -89,35 +87,37 @@ class Masks:
         self._row: list[Mask] = []
         self._first = 0  # cell of the row's first mask, in a run of cells from _run
         self._run = self._room = 0
-        self._in_order = True  # or there was no room for another row
         self.stale = False  # there are masks without rules, or with none of their priority
 
     def find(self, words: tuple[int, ...], masks: tuple[int, ...]) -> Mask | None:
         return self._known.get((words, masks))
 
-    # What these two have done is of no harm if the rules do not come after all.
+    def update(
+        self, new: Sequence[Mask], wanted: Iterable[tuple[Mask, int]], *, narrowed: bool
+    ) -> None:
+        """Make room for rules to come: for new masks, for higher priorities, and where they have
+        less in common (`narrowed`).
 
-    def narrow(self, mask: Mask, values: Sequence[int]) -> None:
-        """Have frames that a rule to come is for not skip its mask."""
-        if mask.narrow(values) and mask.cell:
-            self._cells.memory.set64(mask.cell, _SKIP_MASK, mask.skip_mask)
-
-    def update(self, new: Sequence[Mask], wanted: Iterable[tuple[Mask, int]]) -> None:
-        """Make room for rules to come: for new masks, and for higher priorities."""
-        for mask, priority in wanted:
-            if priority <= mask.priority:
-                continue
+        What has been done is of no harm if the rules do not come after all.
+        """
+        raised = [(mask, priority) for mask, priority in wanted if priority > mask.priority]
+        places = {id(mask): n for n, mask in enumerate(self._row)} if raised else {}
+        in_order = not narrowed
+        for mask, priority in raised:
             mask.priority = priority
-            place = mask.cell - self._first
-            if mask.cell and place and self._row[place - 1].priority < priority:
-                self._in_order = False
-            elif mask.cell and self._in_order:
-                self._cells.memory.set16(mask.cell, _PRIORITY, priority)
-        extended = len(new) == 1 and self._in_order and self._extend(new[0])
-        if not extended and (new or not self._in_order):
-            self._rewrite([*self._row, *new])
+            place = places.get(id(mask))
+            if place is None:
+                continue
+            if place and self._row[place - 1].priority < priority:
+                in_order = False
+            elif in_order:
+                self._cells.memory.set16(self._first + place, _PRIORITY, priority)
         for mask in new:
             self._known[mask.words, mask.masks] = mask
+        if len(new) == 1 and in_order and self._extend(new[0]):
+            return
+        if new or not in_order:
+            self._rewrite([*self._row, *new])
 
     def _extend(self, mask: Mask) -> bool:
         """Add it at one end of the row, if it belongs there and there is room."""
@@ -125,32 +125,28 @@ class Masks:
         if not row:
             return False
         if mask.priority <= row[-1].priority and end < self._run + self._room:
-            self._put(mask, end)
+            self._cells.memory.put(_MASK, end, *mask.fields())
             row.append(mask)
         elif mask.priority >= row[0].priority and self._first > self._run:
-            self._first -= 1
-            self._put(mask, self._first)
+            self._cells.memory.put(_MASK, self._first - 1, *mask.fields())
             row.insert(0, mask)
+            self._first -= 1
         else:
             return False
         self._show()
         return True
-
-    def _put(self, mask: Mask, cell: int) -> None:
-        self._cells.memory.put(_MASK, cell, *mask.fields())
-        mask.cell = cell
 
     def _rewrite(self, row: list[Mask]) -> None:
         row.sort(key=lambda mask: -mask.priority)
         room = 1 << (len(row) + len(row) // 2).bit_length()
         run = self._cells.take(room)
         first = run + (room - len(row)) // 2
+        memory = self._cells.memory
         for n, mask in enumerate(row):
-            self._put(mask, first + n)
+            memory.put(_MASK, first + n, *mask.fields())
         if self._room:
             self._cells.give_later(self._run, self._room)
         self._row, self._run, self._room, self._first = row, run, room, first
-        self._in_order = True
         self._show()
 
     def _show(self) -> None:

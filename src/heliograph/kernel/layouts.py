@@ -194,7 +194,10 @@ class FlowLimits(IntEnum):
     MAX_SAVES = 8
     MAX_CAPTURE = 16384
     NEVER = -1
+    OUTPUT_STEPS = 2
     SAME_PORT = 65535
+    OFPP_NONE = 65535
+    OFPP_CONTROLLER = 65533
     SAME_TABLE = 255
 
 

@@ -191,7 +191,7 @@ class Agent:
             roots = session.replica.tables["Open_vSwitch"].values()
             config = next((root["next_cfg"] for root in roots), 0)
             rows = intent.read(session.replica)
-        needed = wanted.devices(rows)
+        needed = wanted.devices(rows, flows=self._openflow.uses_tables)
         prepared = await self._reconciler.prepare(needed)
         present = prepared.present
         users = await self._sight.users(present)
@@ -207,6 +207,8 @@ class Agent:
         ports = await self._sight.ports(old.ports, planned, facts)
         await self._openflow.configure(rows, planned, ports)
         self._openflow.complete(planned)
+        if self._openflow.uses_tables != needed.flows:
+            self._due.set()  # what flows need is prepared in the next pass
         faults = self._reconciler.apply(planned, present)
         self._openflow.release(planned)
         explain.faults(faults, rows, planned)

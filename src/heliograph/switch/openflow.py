@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from heliograph.control.service import Service
-from heliograph.control.wanted import ControllerStatus, WantedBridge
+from heliograph.control.wanted import ControllerStatus, Tally, WantedBridge
 from heliograph.errors import HeliographError
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.devices import Devices, is_far_end
@@ -28,6 +28,7 @@ from heliograph.openflow.messages import PortConfig, PortDesc, PortState, PortSt
 from heliograph.switch import feedback, portdesc
 from heliograph.switch.intent import Bridge, Intent, without_repeats
 from heliograph.switch.plan import Plan
+from heliograph.switch.received import Received
 from heliograph.switch.reconcile import Reconciler
 from heliograph.switch.stores import BridgeStore
 
@@ -59,6 +60,7 @@ class OpenFlow:
         self._stir, self._tell = stir, tell
         self._service = Service(rundir, self, keep=plane.adopted)
         self._ring = Ring(plane.map_fd("packet_ins"))
+        self._received = Received(plane.counters.port_map, lambda: reconciler.slots)
         self._stores: dict[UUID, tuple[int, BridgeStore]] = {}
         self._ports: dict[UUID, dict[int, portdesc.Place]] = {}  # by Bridge row and ofport
         self._configs: dict[UUID, PortConfig] = {}  # by Interface row
@@ -118,6 +120,8 @@ class OpenFlow:
         places = self._ports[bridge.uuid] = portdesc.places(bridge, planned, ports)
         for place in places.values():
             self._since.setdefault(place.interface, time.monotonic_ns())
+        slots = planned.slots.ports
+        rows = {port.uuid: slots[port.uuid] for port in bridge.ports if port.uuid in slots}
         return WantedBridge(
             uuid=bridge.uuid,
             name=bridge.name,
@@ -128,6 +132,7 @@ class OpenFlow:
             controllers=bridge.controllers,
             ports=tuple(self._describe(place) for place in places.values()),
             description=bridge.description,
+            departed=self._received.follow(bridge.uuid, rows),
         )
 
     def _describe(self, place: portdesc.Place) -> PortDesc:
@@ -146,6 +151,11 @@ class OpenFlow:
             return False
         desc = self._describe(place)
         return not desc.state & PortState.LINK_DOWN and not desc.config & PortConfig.DOWN
+
+    @property
+    def uses_tables(self) -> bool:
+        """Whether a bridge has more than its NORMAL flow."""
+        return any(self._service.needs_tables(uuid) for uuid in self._stores)
 
     def complete(self, planned: Plan) -> None:
         """Put into the plan what OpenFlow says of bridges and ports this moment."""
@@ -171,6 +181,7 @@ class OpenFlow:
         for uuid in self._stores.keys() - planned.bridges.keys():
             _, store = self._stores.pop(uuid)
             self._ports.pop(uuid, None)
+            self._received.forget(uuid)
             store.close()
         for slot, store in self._stores.values():
             entry = self._reconciler.bridges.get(slot)
@@ -194,6 +205,10 @@ class OpenFlow:
             portdesc.statistics(place, counts, devices, now - self._since[place.interface])
             for place in places.values()
         ]
+
+    def received(self, bridge: UUID) -> Tally:
+        """What has come in by ports of the bridge for it to forward."""
+        return self._received.total(bridge)
 
     async def set_port(self, bridge: UUID, port: int, config: PortConfig, mask: PortConfig) -> None:
         """Make the bits of `mask` those of `config`; returns when they are in force.
@@ -234,6 +249,7 @@ class OpenFlow:
         Raises OpenFlowError when the kernel refuses.
         """
         self._amend(bridge, lambda entry: _through_tables(entry, needed))
+        self._stir()
 
     def _amend(self, bridge: UUID, change: Callable[[BridgeEntry], BridgeEntry]) -> None:
         if bridge not in self._stores:

@@ -60,19 +60,20 @@ class Existing:
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
     """The devices that must be there, by the UUID of their Interface row, and the segmenter
-    (wire.py) if there are Mirror rows whose copies are to be `cut`, or `tunnels`: Interface rows
-    that need no device but the way to their remote_ip."""
+    (wire.py) if there are Mirror rows whose copies are to be `cut`, flows (which may cut as well),
+    or `tunnels`: Interface rows that need no device but the way to their remote_ip."""
 
     internal: dict[UUID, Internal]
     existing: dict[UUID, Existing]
     errors: dict[UUID, str]
     cut: frozenset[UUID] = frozenset()
     tunnels: dict[UUID, Tunnel] = field(default_factory=dict)
+    flows: bool = False
 
     @property
     def segmenter(self) -> bool:
         """Whether the segmenter is needed."""
-        return bool(self.cut or self.tunnels)
+        return bool(self.cut or self.tunnels or self.flows)
 
 
 def _unfit(name: str) -> str | None:
@@ -84,11 +85,11 @@ def _unfit(name: str) -> str | None:
     return None
 
 
-def devices(intent: Intent) -> DevicePlan:
-    """Which devices must be there."""
+def devices(intent: Intent, *, flows: bool = False) -> DevicePlan:
+    """Which devices must be there; `flows`: some bridge has more than its NORMAL flow."""
     once = without_repeats(intent)[0]
     cut = frozenset(m.uuid for bridge in once.bridges for m in bridge.mirrors if m.snaplen)
-    wanted = DevicePlan({}, {}, {}, cut)
+    wanted = DevicePlan({}, {}, {}, cut, flows=flows)
     wanted.errors.update(patches.pair(once)[1])
     for bridge in once.bridges:
         for port in bridge.ports:

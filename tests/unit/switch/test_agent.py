@@ -57,6 +57,8 @@ class Kernel:
 class Tables:
     """Stands for OpenFlow, which nobody speaks."""
 
+    uses_tables = False
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 

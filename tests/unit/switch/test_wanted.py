@@ -45,9 +45,10 @@ def test_a_tunnel_needs_the_segmenter_and_no_device(
     assert not (needed.internal or needed.existing or needed.errors)
 
 
-def test_without_tunnels_and_cuts_there_is_no_segmenter(rows: Rows) -> None:
+def test_without_tunnels_flows_and_cuts_there_is_no_segmenter(rows: Rows) -> None:
     rows.bridge("br0", (rows.port("tap1"),))
     assert not wanted.devices(rows.intent).segmenter
+    assert wanted.devices(rows.intent, flows=True).segmenter
 
 
 @pytest.mark.parametrize("kind", ["geneve", "gtpu", "lisp", "stt", "GRE"])
