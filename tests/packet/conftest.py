@@ -59,6 +59,7 @@ class Switch:
         number = self.numbers.setdefault(name, len(self.numbers) + 1)
         self.entries[name] = PortEntry(
             number=number,
+            ofport=number,
             ifindex=1000 + number if device else 0,
             mode=mode,
             tag=tag,
@@ -108,6 +109,7 @@ class Switch:
         forward_bpdu: bool = False,
         flood_vlans: Sequence[int] = (),
         vlan_limit: int = 1,
+        flows: bool = False,
     ) -> None:
         """Put the ports and these mirrors in force."""
         self.plane.switch_over(
@@ -122,6 +124,7 @@ class Switch:
                 flood_vlans=frozenset(flood_vlans),
                 vlan_limit=vlan_limit,
                 segmenter=SEGMENTER,
+                flows=flows,
             )
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from heliograph.control.bypass import Bypass
 from heliograph.control.keeper import Keeper
 from heliograph.control.peers import Peer, Peers
 from heliograph.control.wanted import Hooks, WantedBridge
@@ -19,6 +20,7 @@ from heliograph.flows.bundles import Bundles
 from heliograph.flows.change import Change
 from heliograph.flows.checks import check_unmatched
 from heliograph.flows.flow import SECOND, TABLES, Flow, groups_in
+from heliograph.flows.records import NOTHING
 from heliograph.flows.tables import Tables
 from heliograph.kernel.layouts import TableFlags
 from heliograph.openflow.actions import Output, Port
@@ -50,8 +52,9 @@ class Bridge:
         self.wanted = wanted
         self.peers = Peers()
         self.ports: dict[int, PortDesc] = {}
-        self.tables = Tables(wanted.plane)
         self._hooks = hooks
+        self._bypass = Bypass(wanted.plane, lambda: hooks.received(wanted.uuid))
+        self.tables = Tables(self._bypass)
         self._keeper = Keeper(wanted.name, journal)
         self._told_needed: bool | None = None
         self._misses = False  # what the data plane was told
@@ -79,6 +82,8 @@ class Bridge:
             self.wanted.plane.load(self.tables)
             self._keeper.rewrite(self.tables)
         self._told_needed = self.needs_tables
+        self._bypass.start(kept.besides if kept else NOTHING, self._alone)
+        self._note()
 
     def close(self) -> None:
         self._keeper.close()
@@ -86,6 +91,8 @@ class Bridge:
     async def configure(self, wanted: WantedBridge) -> None:
         """Raises OpenFlowError; then it is to be tried again."""
         old, self.wanted = self.wanted, wanted
+        if wanted.departed != old.departed:
+            self._note()
         for status in self._set_ports(wanted.ports):
             self.peers.tell_port(status)
         before = _standalone(old), bool(_primaries(old))
@@ -131,6 +138,11 @@ class Bridge:
     def needs_tables(self) -> bool:
         return not self._is_default()
 
+    @property
+    def _alone(self) -> int | None:
+        """The flow that frames go past, for there is no other."""
+        return None if self.needs_tables else self._first_flow().id
+
     # Changes
 
     async def change(self, mod: FlowMod | GroupMod, version: int) -> None:
@@ -169,12 +181,24 @@ class Bridge:
             await self.peers.tell_removed(change.removed)
 
     async def _tell_needed(self) -> None:
-        needed = self.needs_tables
+        alone = self._alone
+        needed = alone is None
         if needed != self._told_needed:
-            await self._hooks.tables_needed(self.wanted.uuid, needed)
+            uuid = self.wanted.uuid
+            await self._bypass.turn(alone, lambda: self._hooks.tables_needed(uuid, needed))
             self._told_needed = needed
+        elif alone is None or not self._bypass.follow(alone):
+            return
+        self._note()
+
+    def _note(self) -> None:
+        self._keeper.note(self._bypass.besides(self.wanted.departed))
 
     # Counters
+
+    def look(self) -> None:
+        """Bring counters of flows up to date."""
+        self._bypass.look(self.now())
 
     def lookups(self, table_id: int) -> tuple[int, int]:
         """How many frames came to a table, and how many found a flow that is still there."""
@@ -186,7 +210,7 @@ class Bridge:
             return
         matched = [0] * TABLES
         for position, flow in enumerate(list(self.tables.flows.values()), 1):
-            matched[flow.table_id] += self.wanted.plane.usage(flow.id).packets
+            matched[flow.table_id] += self._bypass.usage(flow.id).packets
             if position % _FEW_FLOWS == 0:
                 await asyncio.sleep(0)
         self._matched, self._summed = matched, self.now()

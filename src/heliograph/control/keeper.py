@@ -8,7 +8,7 @@ from pathlib import Path
 
 from heliograph.flows.change import Change
 from heliograph.flows.journal import Journal, JournalError
-from heliograph.flows.records import Kept
+from heliograph.flows.records import NOTHING, Besides, Kept
 from heliograph.flows.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ class Keeper:
         self._name, self._path = name, path
         self._journal: Journal | None = None
         self._failed_at: float | None = None
+        self._besides = NOTHING
 
     def load(self) -> Kept | None:
         """What the file holds; None: it is not there, or of no use and put aside."""
@@ -42,7 +43,7 @@ class Keeper:
             self._path.replace(aside)
             log.error("bridge %s begins without its flows, now in %s: %s", self._name, aside, error)
             return None
-        self._journal = journal
+        self._journal, self._besides = journal, kept.besides
         return kept
 
     def append(self, change: Change, tables: Tables) -> None:
@@ -54,11 +55,22 @@ class Keeper:
         except OSError as error:
             self._fail(error)
 
+    def note(self, besides: Besides) -> None:
+        """Keep it with the flows."""
+        if besides == self._besides:
+            return
+        self._besides = besides
+        if self._journal is not None:
+            try:
+                self._journal.note(besides)
+            except OSError as error:
+                self._fail(error)
+
     def rewrite(self, tables: Tables) -> None:
         """Keep these, and nothing of before."""
         try:
             if self._journal is None:
-                self._journal = Journal(self._path)
+                self._journal = Journal(self._path, self._besides)
             self._journal.compact(tables)
         except OSError as error:
             self._fail(error)

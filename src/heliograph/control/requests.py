@@ -214,14 +214,17 @@ async def _desc(c: Conversation, _message: m.DescRequest) -> Message:
 
 
 async def _flow_stats(c: Conversation, message: f.FlowStatsRequest) -> Message:
+    c.bridge.look()
     return queries.flow_stats(c.bridge.tables, message, c.bridge.now())
 
 
 async def _aggregate(c: Conversation, message: f.AggregateRequest) -> Message:
+    c.bridge.look()
     return queries.aggregate(c.bridge.tables, message)
 
 
 async def _table_stats(c: Conversation, _message: m.TableStatsRequest) -> Message:
+    c.bridge.look()
     await c.bridge.count_matched()
     return queries.table_stats(c.bridge.tables, c.bridge.lookups)
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from heliograph.control.plane import DataPlane
@@ -32,8 +32,26 @@ class WantedController:
         return not self.target.startswith(("ptcp:", "punix:", "pssl:"))
 
 
+class Tally(NamedTuple):
+    """Of frames and their bytes."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        return Tally(self.packets + other.packets, self.bytes + other.bytes)
+
+    def minus(self, other: "Tally") -> "Tally":
+        return Tally(self.packets - other.packets, self.bytes - other.bytes)
+
+
+NO_FRAMES = Tally()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedBridge:
+    """`departed`: of what `Hooks.received` says, what is not of the ports that are there."""
+
     uuid: UUID
     name: str
     datapath_id: int
@@ -43,11 +61,18 @@ class WantedBridge:
     controllers: tuple[WantedController, ...] = ()
     ports: tuple[PortDesc, ...] = ()
     description: str = ""
+    departed: Tally = NO_FRAMES
 
 
 class Hooks(Protocol):
     async def port_stats(self, bridge: UUID) -> Sequence[PortStats]:
         """Of all ports of the bridge."""
+
+    def received(self, bridge: UUID) -> Tally:
+        """What has come in by ports of the bridge for it to forward: ever more, come ports or go.
+
+        A new process begins with the ports that are there, and all that they have received.
+        """
 
     async def set_port(self, bridge: UUID, port: int, config: PortConfig, mask: PortConfig) -> None:
         """Make the bits of `mask` those of `config`; returns when they are in force.

@@ -14,7 +14,7 @@ from tools.lab.openvswitch import environment, program
 from heliograph.control.bridge import Bridge
 from heliograph.control.peers import Peer
 from heliograph.control.service import Service
-from heliograph.control.wanted import WantedBridge, WantedController
+from heliograph.control.wanted import NO_FRAMES, Tally, WantedBridge, WantedController
 from heliograph.flows.change import Delta
 from heliograph.flows.flow import UNUSED, Flow, Usage
 from heliograph.flows.tables import Tables
@@ -107,6 +107,10 @@ class Agent:
     needed: dict[UUID, bool] = field(default_factory=dict)
     set_ports: list[tuple[int, PortConfig, PortConfig]] = field(default_factory=list)
     changes: int = 0
+    came: Tally = NO_FRAMES
+
+    def received(self, bridge: UUID) -> Tally:
+        return self.came
 
     async def port_stats(self, bridge: UUID) -> Sequence[PortStats]:
         return [PortStats(port=port.number, rx_packets=port.number & 0xFF) for port in PORTS]

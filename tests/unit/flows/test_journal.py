@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tests.unit.flows.mods import DELETE, MODIFY, TWO, group, ip, mod, port
 
-from heliograph.flows import journal
+from heliograph.flows import journal, records
 from heliograph.flows.journal import Journal, JournalError
+from heliograph.flows.records import Besides
 from heliograph.flows.tables import Tables
 from heliograph.openflow import actions as a
 from heliograph.openflow.flows import (
@@ -107,6 +108,53 @@ def test_a_torn_end_is_cut_off_and_what_follows_is_whole(tmp_path: Path) -> None
         assert state(reopened(path)) == state(again)
 
 
+def test_a_change_of_several_lines_counts_when_all_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_AT_ONCE", 4)
+    path = tmp_path / "flows"
+    tables = filled(path)
+    before, whole = state(tables), path.read_bytes()
+    book = Journal(path)
+    mods = [mod(DELETE, match=port(1)), *(mod(match=port(n)) for n in range(10, 19))]
+    book.append(tables.change_all(mods, 60), tables)
+    book.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == len(whole.splitlines()) + 3
+    assert state(reopened(path)) == state(tables)
+    for cut in (1, 2):
+        path.write_bytes(b"".join(lines[:-cut]))
+        assert state(reopened(path)) == before
+        assert path.read_bytes() == whole
+
+
+def test_what_a_flow_counted_elsewhere_is_kept_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "flows"
+    tables, book = Tables(), Journal(path)
+    for note in (Besides(1, 5, 500, True), Besides(1, -7, -700, False)):
+        book.note(note)
+        book.append(tables.change(mod(match=port(1)), 1), tables)
+        assert Journal(path).load().besides == note
+        book.compact(tables)
+        book.close()
+        book = Journal(path)
+        assert book.load().besides == note
+    book.compact(tables)
+    assert book.load().besides == note
+    book.close()
+
+
+def test_flows_that_are_alike_share_what_they_have_in_common(tmp_path: Path) -> None:
+    path = tmp_path / "flows"
+    tables, book = Tables(), Journal(path)
+    for n in range(2):
+        book.append(tables.change(mod(match=port(n), actions=TWO), 1), tables)
+    one, other = Journal(path).load().flows
+    assert one.actions is other.actions
+    assert one.match.fields[0][0] is other.match.fields[0][0]
+    book.close()
+
+
 def test_damage_in_the_middle_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "flows"
     filled(path)
@@ -127,6 +175,20 @@ def test_the_file_stays_in_proportion(tmp_path: Path, monkeypatch: pytest.Monkey
     book.close()
     assert state(reopened(path)) == state(tables)
     assert [p.name for p in tmp_path.iterdir()] == ["flows"]
+
+
+def test_a_bundle_counts_for_each_of_its_flows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SLACK", 10)
+    path = tmp_path / "flows"
+    tables, book = Tables(), Journal(path)
+    for n in range(100):
+        mods = [mod(match=port(p), cookie=n) for p in range(20)]
+        book.append(tables.change_all(mods, n), tables)
+    assert len(path.read_bytes()) < 20_000
+    book.close()
+    assert state(reopened(path)) == state(tables)
 
 
 def test_ids_are_not_given_again_after_their_flows_are_gone(tmp_path: Path) -> None:

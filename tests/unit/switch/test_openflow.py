@@ -15,7 +15,7 @@ from tests.unit.switch.conftest import Rows, device
 from heliograph.control.wanted import WantedBridge
 from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts, PortCounts
-from heliograph.kernel.layouts import PortFlags
+from heliograph.kernel.layouts import PORT_COUNTERS, PortFlags
 from heliograph.kernel.snapshot import BridgeEntry
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.messages import PortConfig
@@ -52,10 +52,16 @@ class Kernel:
         self.adopted = False
         self.in_force: dict[int, BridgeEntry] = {}
         self.counters = SimpleNamespace(
-            read=lambda ports, _: Counts({n: PortCounts(n, 0, 0, 0, 0, {}) for n in ports}, {})
+            read=lambda ports, _: Counts({n: PortCounts(n, 0, 0, 0, 0, {}) for n in ports}, {}),
+            port_map=self,
         )
+        self.slots = Slots()
         self.up: dict[int, bool] = {}
         self.fault: Exception | None = None
+
+    def read(self, slot: int) -> list[int]:
+        """Counters of a port."""
+        return [100, 6400, *[0] * (PORT_COUNTERS.size // 8 - 2)]
 
     def map_fd(self, name: str) -> int:
         return -1
