@@ -163,6 +163,12 @@ class Pipeline:
             walk.actions(executed(walk.action_set))
         return walk.outcome
 
+    def packet_out(self, data: bytes, in_port: int, actions: a.Actions) -> Outcome:
+        """What a controller has done with a frame of its own."""
+        walk = _Walk(self, parse(data, in_port, self.vlan_limit), 0)
+        walk.actions(actions)
+        return walk.outcome
+
     def lookup(self, table: int, key: Key) -> Flow | None:
         if key.get("ip_frag") and not self.ports_of_first:
             key = {n: v for n, v in key.items() if n not in _PORTS}
@@ -399,7 +405,7 @@ class _Walk:
             return
         if self.key["eth_type"] in TPIDS and not tags_of(self.key):
             return  # rule 58
-        if in_port not in self.pipeline.ports:
+        if in_port not in {*self.pipeline.ports, a.Port.NONE, a.Port.CONTROLLER}:
             return
         if len(tags_of(self.key)) == 1 and not self.key["vlan_tci"] & ~CFI:
             self.key["vlan_tci"] = 0  # rule 40

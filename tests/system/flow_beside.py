@@ -9,25 +9,44 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
-from tests.oracle.flow_pipeline import Pipeline, TooDeepError
+from tests.oracle.flow_pipeline import Outcome, Pipeline, TooDeepError
 from tests.oracle.flow_pipeline_cases import Cases
 from tests.oracle.flow_pipeline_frames import Frames
 from tools.lab.flows import PORTS, Side
 
-from heliograph.openflow.flows import FlowStats
-from heliograph.openflow.match import Match
+from heliograph.openflow.actions import GotoTable, Port
+from heliograph.openflow.codec import Frame as CodecFrame
+from heliograph.openflow.codec import decode, encode
+from heliograph.openflow.flows import FlowStats, PacketOut
+from heliograph.openflow.match import ANYTHING, Match
 from heliograph.openflow.messages import Version
 
 Arrived = dict[int, list[bytes]]
 NAMES = {Version.V10: "OpenFlow10", Version.V15: "OpenFlow15"}
 
 
+def arrivals(outcome: Outcome) -> Arrived:
+    arrived: Arrived = {number: [] for number in PORTS}
+    for sent in outcome.sent:
+        arrived[sent.port].append(sent.data)
+    return arrived
+
+
 def expected(pipeline: Pipeline, in_port: int, frames: Iterable[bytes]) -> Arrived:
     wanted: Arrived = {number: [] for number in PORTS}
     for frame in frames:
-        for sent in pipeline.run(frame, in_port).sent:
-            wanted[sent.port].append(sent.data)
+        for number, data in arrivals(pipeline.run(frame, in_port)).items():
+            wanted[number] += data
     return wanted
+
+
+def differs(told: str, outcome: Outcome, wanted: Arrived, found: Arrived) -> str:
+    lines = [told, *(f"  hit {table} {flow}" for table, flow in outcome.hits)]
+    for number in PORTS:
+        if wanted[number] != found[number]:
+            lines.append(f"  {number} wanted {[data.hex() for data in wanted[number]]}")
+            lines.append(f"  {number} found  {[data.hex() for data in found[number]]}")
+    return "\n".join(lines)
 
 
 def possible(pipeline: Pipeline, in_port: int, frames: Iterable[bytes]) -> list[bytes]:
@@ -99,17 +118,38 @@ class Beside:
             for side in self.sides:
                 yield from self._one(side, pipeline, in_port, frame)
 
+    def random_packet_outs(self, seed: str, count: int) -> Iterator[str]:
+        """Frames that a controller sends, as if from some port or from none."""
+        random = Random(seed)
+        cases = Cases(random)
+        pipeline, frames = self.change(cases, Version.V15), Frames(random, stock=True)
+        for _ in range(count):
+            data, port = frames.frame(), random.choice([*PORTS, Port.NONE, Port.CONTROLLER])
+            actions = tuple(x for x in cases.actions(ANYTHING, 0) if not isinstance(x, GotoTable))
+            message = PacketOut(actions=actions, data=data, in_port=port)
+            encoded = encode(message, Version.V15)
+            received = decode(CodecFrame(Version.V15, encoded[1], 0, encoded))
+            assert isinstance(received, PacketOut)
+            try:
+                outcome = pipeline.packet_out(data, port, received.actions)
+            except TooDeepError:
+                continue
+            wanted = arrivals(outcome)
+            for side in self.sides:
+                error, found = side.packet_out(message, Version.V15)
+                self.refused[side.name, error] += 1
+                if error:
+                    break
+                if found != wanted:
+                    told = f"{side.name}: {data.hex()} by port {port}, {actions}"
+                    yield differs(told, outcome, wanted, found)
+
     def _one(self, side: Side, pipeline: Pipeline, in_port: int, frame: bytes) -> Iterator[str]:
         outcome = pipeline.run(frame, in_port)
-        wanted, found = expected(pipeline, in_port, [frame]), side.send(in_port, [frame])
+        wanted, found = arrivals(outcome), side.send(in_port, [frame])
         if wanted != found:
-            lines = [f"{side.name}: {frame.hex()} by port {in_port}"]
-            lines += [f"  hit {table} {flow}" for table, flow in outcome.hits]
-            for number in PORTS:
-                if wanted[number] != found[number]:
-                    lines.append(f"  {number} wanted {[data.hex() for data in wanted[number]]}")
-                    lines.append(f"  {number} found  {[data.hex() for data in found[number]]}")
-            yield "\n".join(lines)
+            told = f"{side.name}: {frame.hex()} by port {in_port}"
+            yield differs(told, outcome, wanted, found)
 
     def random(self, seed: str, number: int, count: int) -> Iterator[str]:
         """A table, and so many frames by each port; the first differences."""

@@ -204,3 +204,4 @@ def test_from_10_flows_to_20_000(hosts: Hosts) -> None:
     assert hosts.ofctl("dump-aggregate", "br0").endswith("flow_count=20010\n")
     counts = [counted for flow, counted in hosts.counts().items() if "priority=1," in flow]
     assert counts == [(arrived.sent, 60 * arrived.sent)]
+    assert f"active=5000, lookup={arrived.sent}, matched=0" in hosts.ofctl("dump-tables", "br0")

@@ -54,6 +54,12 @@ def test_random_tables(beside: Beside) -> None:
         assert not said, "\n".join([f"seed {SEED}, table {number}", *said])
 
 
+def test_random_packet_outs(beside: Beside) -> None:
+    for number in range(8):
+        said = list(islice(beside.random_packet_outs(f"{SEED}/{number}", 25), FIRST))
+        assert not said, "\n".join([f"seed {SEED}, table {number}", *said])
+
+
 def test_a_select_group_keeps_to_a_bucket_and_uses_all(beside: Beside) -> None:
     buckets = ",".join(f"bucket=weight:{n - 1},actions=output:{n}" for n in (1, 2, 3, 4))
     beside.load(["actions=group:1"], [f"group_id=1,type=select,{buckets}"])

@@ -24,7 +24,7 @@ from tools.lab.openvswitch import Tools, UserspaceSwitch, environment, program
 from tools.lab.processes import run
 
 from heliograph.openflow.actions import Port
-from heliograph.openflow.flows import FlowMod, FlowStats, GroupDesc, GroupMod
+from heliograph.openflow.flows import FlowMod, FlowStats, GroupDesc, GroupMod, PacketOut
 from heliograph.openflow.messages import Version
 
 BRIDGE = "br0"
@@ -32,7 +32,8 @@ NUMBERS = (1, 2, 3, 4)
 PORTS = (*NUMBERS, Port.LOCAL)
 BATCH = 40  # frames, which have to fit into the queue of a socket
 VERSIONS = "protocols=[OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15]"
-_MARK = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x0f\x88\xb6 all has come "
+_TEXT = b" all has come "
+_MARK = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x0f\x88\xb6" + _TEXT
 
 
 class Arrivals(Capture):
@@ -49,7 +50,7 @@ class Arrivals(Capture):
                 break
             if frame is not None and frame.data == mark:
                 return frames
-            if frame is not None and not frame.data.startswith(_MARK):  # mirrors copy marks
+            if frame is not None and _TEXT not in frame.data:  # mirrors copy marks
                 frames.append(frame.data)
         raise AssertionError(f"the mark behind the frames did not come, but {frames}")
 
@@ -130,16 +131,36 @@ class Side:
 
     def send(self, in_port: int, frames: Sequence[bytes]) -> dict[int, list[bytes]]:
         """What leaves by each port, for all of the frames."""
-        arrived: dict[int, list[bytes]] = {number: [] for number in PORTS}
+        arrived = self._nothing()
         # The first mark, alone, has itself cached: a frame that is new to a switch may overtake.
         for start in range(-BATCH, len(frames), BATCH):
-            self._marks += 1
-            mark = _MARK + self._marks.to_bytes(8, "big") + bytes(28)
-            self._send(in_port, (*frames[max(start, 0) : start + BATCH], mark))
-            for number, arrivals in self._arrivals.items():
-                arrived[number] += arrivals.until(mark)
+            self._marked(in_port, frames[max(start, 0) : start + BATCH], arrived)
             assert start >= 0 or not any(arrived.values()), f"late or unasked: {arrived}"
         return arrived
+
+    def packet_out(
+        self, message: PacketOut, version: Version
+    ) -> tuple[str, dict[int, list[bytes]]]:
+        """The error, "" if there is none, and what leaves by each port."""
+        arrived = self._nothing()
+        self._marked(Port.LOCAL, (), arrived)
+        with self._controller(version) as controller:
+            error = controller.change(message)
+        self._marked(Port.LOCAL, (), arrived)
+        return error, arrived
+
+    def _nothing(self) -> dict[int, list[bytes]]:
+        return {number: [] for number in PORTS}
+
+    def _marked(
+        self, in_port: int, frames: Sequence[bytes], arrived: dict[int, list[bytes]]
+    ) -> None:
+        """Send frames and a mark, and add what arrives until then."""
+        self._marks += 1
+        mark = _MARK + self._marks.to_bytes(8, "big") + bytes(28)
+        self._send(in_port, (*frames, mark))
+        for number, arrivals in self._arrivals.items():
+            arrived[number] += arrivals.until(mark)
 
     def _send(self, in_port: int, frames: Sequence[bytes]) -> None:
         allowed = os.sched_getaffinity(0)

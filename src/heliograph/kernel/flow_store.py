@@ -35,11 +35,10 @@ from heliograph.kernel.flow_store_ledger import (
     Ledger,
     counts_in,
 )
-from heliograph.kernel.flow_store_masks import Mask, Masks
+from heliograph.kernel.flow_store_masks import Coming, Mask, Masks
 from heliograph.kernel.flow_store_ops import OpList, OpLists
 from heliograph.kernel.layouts import FlowLimits, Limits
 from heliograph.openflow.actions import Actions, Controller
-from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.flows import GroupDesc
 from heliograph.openflow.match import ANYTHING
 
@@ -187,15 +186,16 @@ class FlowStore:
             self._make_room(step)
             for prepared in step.rules:
                 self._place(step, *prepared)
+            version = self._version + 1
+            self._groups.write(step.groups, version)
         except BaseException:
             self._take_back(step)
             raise
         if not (step.placed or step.leaving or step.groups):
             return
-        memory, version = self._cells.memory, self._version + 1
+        memory = self._cells.memory
         for flow in step.leaving:
             memory.set32(self._live[flow], _REMOVED, version)
-        self._groups.write(step.groups, version)
         memory.set32(0, 0, version)
         self._version = version
         self._finish(step)
@@ -210,33 +210,36 @@ class FlowStore:
             if after is not None:
                 shape, values = compile_match(after.match)
                 ops = shared(after.actions, after.match)
-                step.rules.append((after, self._mask(step, after.table_id, shape), values, ops))
+                step.rules.append(
+                    (after, self._mask(step, after.table_id, shape, values), values, ops)
+                )
 
-    def _mask(self, step: _Step, table: int, shape: Shape) -> Mask:
+    def _mask(self, step: _Step, table: int, shape: Shape, values: tuple[int, ...]) -> Mask:
         mask = self._masks[table].find(shape.words, shape.masks)
         if mask is not None:
             return mask
         new = step.masks.setdefault(table, {})
         key = shape.words, shape.masks
         if key not in new:
-            new[key] = Mask(self._next_mask, *key)
+            new[key] = Mask(self._next_mask, *key, values)
             self._next_mask += 1
         return new[key]
 
     def _make_room(self, step: _Step) -> None:
         """Masks and buckets for what is to come."""
         self._buckets.reserve(len(step.rules))
-        highest: dict[int, dict[Mask, int]] = {}
-        narrowed: set[int] = set()
+        tables: dict[int, dict[Mask, Coming]] = {}
         for flow, mask, values, _ in step.rules:
-            if mask.narrow(values):
-                narrowed.add(flow.table_id)
-            priorities = highest.setdefault(flow.table_id, {})
-            if flow.priority > priorities.get(mask, -1):
-                priorities[mask] = flow.priority
-        for table, priorities in highest.items():
-            new = tuple(step.masks.get(table, {}).values())
-            self._masks[table].update(new, priorities.items(), narrowed=table in narrowed)
+            coming = tables.setdefault(flow.table_id, {})
+            apart = mask.apart(values)
+            if mask not in coming:
+                coming[mask] = Coming(flow.priority, apart)
+                continue
+            rules = coming[mask]
+            rules.priority = max(rules.priority, flow.priority)
+            rules.apart |= apart
+        for table, coming in tables.items():
+            self._masks[table].update(tuple(step.masks.get(table, {}).values()), coming)
 
     def _place(
         self, step: _Step, flow: Flow, mask: Mask, values: tuple[int, ...], ops: OpList
@@ -261,7 +264,7 @@ class FlowStore:
         )
         try:
             self._buckets.link(cell, hash_of(self._seed, mask.id, values))
-        except OpenFlowError:
+        except BaseException:
             self._cells.give(cell)
             raise
         self._rules[cell] = _Rule(flow.id, flow.table_id, mask, flow.priority, ops)
@@ -307,6 +310,7 @@ class FlowStore:
     def _renumber(self) -> None:
         """Begin with versions anew, for they have come to their end."""
         self._cells.renew(self._forget_versions)
+        self._version = 1
 
     def _forget_versions(self) -> None:
         memory, live = self._cells.memory, set(self._live.values())
@@ -315,7 +319,6 @@ class FlowStore:
             memory.set32(cell, _REMOVED, _NEVER if cell in live else 0)
         self._groups.renumber()
         memory.set32(0, 0, 1)
-        self._version = 1
 
     def _moved(self, copy: bytes, old: Memory) -> None:
         """The program went on counting in the old memory while it was copied."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from heliograph.kernel.flow_store_cells import Cells
 from heliograph.kernel.flow_store_masks import pair
 from heliograph.kernel.layouts import FlowLimits
+from heliograph.openflow.errors import OpenFlowError
 
 _BUCKETS = 8  # in the header: the first bucket and their number less 1
 _PLACES = FlowLimits.BUCKET_RULES
@@ -37,21 +38,28 @@ class Buckets:
         self._cells = cells
         self._number = 0
         self._first = 0
-        self._full = 0
         self._make(_FEWEST)
         self._show()
         self.hashes: dict[int, int] = {}  # of each rule's cell
 
     def reserve(self, more: int) -> None:
         """Have buckets enough for so many rules more. Raises OpenFlowError."""
-        if len(self.hashes) + more > self._full:
-            number = self._number
-            while len(self.hashes) + more > number * _FILLED:
-                number *= 2
+        if self._holds(more):
+            return
+        number = self._number
+        while len(self.hashes) + more > number * _FILLED:
+            number *= 2
+        try:
             self._move(number)
+        except OpenFlowError:
+            if not self._holds(more):  # rules that are over may be gone by now
+                raise
+
+    def _holds(self, more: int) -> bool:
+        return len(self.hashes) + more <= self._number * _FILLED
 
     def link(self, cell: int, value: int) -> None:
-        """Have a rule found. Raises OpenFlowError."""
+        """Have a rule found. Raises OpenFlowError, and then it is not."""
         while not self._place(cell, value):
             # Rules that are over may fill it, many of one flow that is changed over and over.
             if not self._cells.hurry():
@@ -87,7 +95,6 @@ class Buckets:
 
     def _make(self, number: int) -> None:
         self._first, self._number = self._cells.take(number), number
-        self._full = number * _FILLED
         self._cells.clear(self._first, number)
 
     def _move(self, number: int) -> None:

@@ -119,9 +119,11 @@ class Cells:
             return first
         start = -(-self._next // size) * size
         if start + size > self._size:
-            if self._size * 2 > self._limit and (self._merge() or self.hurry()):
-                return self.take(count)
-            self._grow()
+            try:
+                self._grow()
+            except OpenFlowError:
+                if not self._merge() and not self.hurry():
+                    raise
             return self.take(count)
         while self._next < start:  # a run begins at a multiple of its length
             length = self._next & -self._next
@@ -179,17 +181,23 @@ class Cells:
 
     def hurry(self) -> bool:
         """Wait for the frames that are on their way, then do all that waits; whether any did."""
-        waiting = self._waiting
-        if not waiting:
+        if not self._waiting:
             return False
-        self.backing.grace()
-        last = waiting[-1]
-        done = False
-        while waiting and not done:
-            done = waiting[0] is last
-            _, what, arguments = waiting.popleft()
+        self.grace()
+        ready, self._waiting = self._waiting, deque()  # what is done may wait and hurry itself
+        while ready:
+            _, what, arguments = ready.popleft()
             what(*arguments)
         return True
+
+    def grace(self) -> None:
+        """Wait for the frames that are on their way. Raises OpenFlowError."""
+        try:
+            self.backing.grace()
+        except OSError as error:
+            raise OpenFlowError(
+                Code.OFPFMFC_TABLE_FULL, f"the kernel does not wait for frames: {error}"
+            ) from error
 
     # Size
 
@@ -199,7 +207,8 @@ class Cells:
         self.in_use = True
 
     def renew(self, change: Callable[[], None]) -> None:
-        """Have frames find a copy, in which `change` has been made."""
+        """Have frames find a copy, in which `change` has been made. Raises OpenFlowError, and then
+        they find what they did."""
         self._copy_to(self._size, change)
 
     def _grow(self) -> None:
@@ -212,13 +221,20 @@ class Cells:
         self._copy_to(size)
 
     def _copy_to(self, size: int, change: Callable[[], None] = lambda: None) -> None:
-        old = self.memory
+        old, old_size = self.memory, self._size
         copy = bytes(old.buffer[: self._next * CELL])
         self.memory, self._size = self._make(size), size
         self.memory.buffer[: len(copy)] = copy
         change()
         if self.in_use:
-            self.backing.use()
+            try:
+                self.backing.use()
+            except OSError as error:
+                self.memory.close()
+                self.memory, self._size = old, old_size
+                raise OpenFlowError(
+                    Code.OFPFMFC_TABLE_FULL, f"frames cannot be led to larger tables: {error}"
+                ) from error
             self._moved(copy, old)
         old.close()
 

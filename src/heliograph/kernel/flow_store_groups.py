@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The groups in a flow store: which buckets frames go to now, and what those have counted."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -141,32 +141,31 @@ class Groups:
             self._lists.erase(step.form.ops)
             self._lists.unname_group(step.number)
 
-    def write(self, steps: Iterable[Step], version: int) -> None:
-        """Let frames of `version` see it, and those of the one before see what was."""
-        seen = []
+    def write(self, steps: Sequence[Step], version: int) -> None:
+        """Let frames of `version` see it, and those of the one before see what was. Raises
+        OpenFlowError, and then both see what was."""
+        seen = [step for step in steps if not step.fresh]
+        if seen:
+            self._write_seen(seen, version)
         for step in steps:
             if step.fresh:
                 ops = step.form.ops
                 self._cells.memory.put(
                     layouts.STORE_GROUP, step.cell, 0, ops.first, ops.count, *(0,) * 16
                 )
-            else:
-                seen.append(step)
-        if seen:
-            self._write_seen(seen, version)
 
     def _write_seen(self, steps: list[Step], version: int) -> None:
         """A frame reads a number after the other. What it may be about to read stays as it is."""
         now, memory = self._cells.clock(), self._cells.memory
         before = [self._groups.get(step.number) for step in steps]
         if any(group is not None and now - group.changed < GRACE for group in before):
-            self._cells.backing.grace()
+            self._cells.grace()
         for step, group in zip(steps, before, strict=True):
             ops = group.form.ops if group else NO_OPS
             memory.set32(step.cell, _OLD_OPS, ops.first)
             memory.set32(step.cell, _OLD_COUNT, ops.count)
             memory.set32(step.cell, _SINCE, version)
-        self._cells.backing.grace()
+        self._cells.grace()
         for step in steps:
             memory.set32(step.cell, _OPS, step.form.ops.first)
             memory.set32(step.cell, _COUNT, step.form.ops.count)

@@ -7,17 +7,20 @@ be changed under the eyes of frames by one store is; otherwise the row is writte
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from struct import Struct
 from sys import byteorder
 
 from heliograph.kernel import layouts
 from heliograph.kernel.flow_store_cells import Cells
 from heliograph.kernel.layouts import KeyWord
+from heliograph.openflow.errors import OpenFlowError
 
 _MASK = layouts.STORE_MASK
 _PAIR = Struct("=II")
 _PRIORITY = 4
+_ABOVE_ALL = 1 << 16
 _NO_WORDS = (0,) * 10
 # Where what all rules have in common parts the most frames from them.
 _SKIP_WORDS = (KeyWord.KEY_METADATA, KeyWord.KEY_PORT, KeyWord.KEY_ETH_DST)
@@ -42,25 +45,30 @@ class Mask:
         "words",
     )
 
-    def __init__(self, number: int, words: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        number: int,
+        words: tuple[int, ...],
+        masks: tuple[int, ...],
+        values: Sequence[int],
+    ) -> None:
+        """`values`: of its first rule."""
         self.id, self.words, self.masks = number, words, masks
         self.priority = 0
         self.priorities: Counter[int] = Counter()
-        self.skip, self.skip_mask, self.skip_value = -1, 0, 0
+        known = [word for word in _SKIP_WORDS if word in words]
+        # What tells its frames apart: all its rules share it.
+        self.skip = words.index(known[0]) if known else 0
+        self.skip_mask = masks[self.skip] if words else 0
+        self.skip_value = values[self.skip] if words else 0
 
-    def narrow(self, values: Sequence[int]) -> bool:
-        """Keep of what tells its frames apart what this rule shares; whether that is less now."""
-        if self.skip < 0:
-            known = [word for word in _SKIP_WORDS if word in self.words]
-            self.skip = self.words.index(known[0]) if known else 0
-            if self.words:
-                self.skip_mask, self.skip_value = self.masks[self.skip], values[self.skip]
-            return False
-        if not self.skip_mask:
-            return False
-        different = (values[self.skip] ^ self.skip_value) & self.skip_mask
-        self.skip_mask &= ~different
-        return bool(different)
+    def apart(self, values: Sequence[int]) -> int:
+        """The bits of what its rules share that are other ones in this rule."""
+        return (values[self.skip] ^ self.skip_value) & self.skip_mask if self.skip_mask else 0
+
+    def take_in(self, coming: "Coming") -> None:
+        self.priority = max(self.priority, coming.priority)
+        self.skip_mask &= ~coming.apart
 
     def fields(self) -> tuple[int | bytes, ...]:
         count = len(self.words)
@@ -78,6 +86,15 @@ class Mask:
         )
 
 
+@dataclass(slots=True)
+class Coming:
+    """The rules to come with a mask: their highest priority, and the bits that they do not share
+    with those that are there."""
+
+    priority: int
+    apart: int
+
+
 class Masks:
     """Those of one table."""
 
@@ -92,32 +109,49 @@ class Masks:
     def find(self, words: tuple[int, ...], masks: tuple[int, ...]) -> Mask | None:
         return self._known.get((words, masks))
 
-    def update(
-        self, new: Sequence[Mask], wanted: Iterable[tuple[Mask, int]], *, narrowed: bool
-    ) -> None:
-        """Make room for rules to come: for new masks, for higher priorities, and where they have
-        less in common (`narrowed`).
+    def update(self, new: Sequence[Mask], coming: Mapping[Mask, Coming]) -> None:
+        """Make room for rules to come, some with new masks. Raises OpenFlowError, and then these
+        are not known.
 
         What has been done is of no harm if the rules do not come after all.
         """
-        raised = [(mask, priority) for mask, priority in wanted if priority > mask.priority]
-        places = {id(mask): n for n, mask in enumerate(self._row)} if raised else {}
-        in_order = not narrowed
-        for mask, priority in raised:
-            mask.priority = priority
-            place = places.get(id(mask))
-            if place is None:
-                continue
-            if place and self._row[place - 1].priority < priority:
-                in_order = False
-            elif in_order:
-                self._cells.memory.set16(self._first + place, _PRIORITY, priority)
+        for mask in new:
+            mask.take_in(coming[mask])
+        changed = {
+            mask: rules
+            for mask, rules in coming.items()
+            if rules.priority > mask.priority or rules.apart & mask.skip_mask
+        }
+        if not new and not changed:
+            return
+        if self._stays_in_order(changed):
+            for n, mask in enumerate(self._row if changed else ()):
+                if mask in changed:
+                    mask.take_in(changed[mask])
+                    self._cells.memory.set16(self._first + n, _PRIORITY, mask.priority)
+            if not new or (len(new) == 1 and self._extend(new[0])):
+                self._know(new)
+                return
+        run, room = self._take(len(self._row) + len(new))
+        for mask, rules in changed.items():
+            mask.take_in(rules)
+        self._know(new)
+        self._put([*self._row, *new], run, room)
+
+    def _know(self, new: Sequence[Mask]) -> None:
         for mask in new:
             self._known[mask.words, mask.masks] = mask
-        if len(new) == 1 and in_order and self._extend(new[0]):
-            return
-        if new or not in_order:
-            self._rewrite([*self._row, *new])
+
+    def _stays_in_order(self, changed: Mapping[Mask, Coming]) -> bool:
+        """Whether one store each will do."""
+        last = _ABOVE_ALL
+        for mask in self._row if changed else ():
+            rules = changed.get(mask)
+            priority = max(mask.priority, rules.priority) if rules else mask.priority
+            if priority > last or (rules and rules.apart & mask.skip_mask):
+                return False
+            last = priority
+        return True
 
     def _extend(self, mask: Mask) -> bool:
         """Add it at one end of the row, if it belongs there and there is room."""
@@ -136,14 +170,16 @@ class Masks:
         self._show()
         return True
 
-    def _rewrite(self, row: list[Mask]) -> None:
+    def _take(self, length: int) -> tuple[int, int]:
+        """A run of cells for a row, and their number."""
+        room = 1 << (length + length // 2).bit_length()
+        return self._cells.take(room), room
+
+    def _put(self, row: list[Mask], run: int, room: int) -> None:
         row.sort(key=lambda mask: -mask.priority)
-        room = 1 << (len(row) + len(row) // 2).bit_length()
-        run = self._cells.take(room)
         first = run + (room - len(row)) // 2
-        memory = self._cells.memory
         for n, mask in enumerate(row):
-            memory.put(_MASK, first + n, *mask.fields())
+            self._cells.memory.put(_MASK, first + n, *mask.fields())
         if self._room:
             self._cells.give_later(self._run, self._room)
         self._row, self._run, self._room, self._first = row, run, room, first
@@ -153,21 +189,22 @@ class Masks:
         self._cells.memory.set64(self._cell, 0, pair(self._first, len(self._row)))
 
     def tidy(self) -> None:
-        """Let go of masks without rules, and of priorities that none of their rules has."""
+        """Let go of masks without rules, and of priorities that none of their rules has; where
+        there is no room for that, another time."""
         if not self.stale:
             return
-        self.stale = False
+        run = room = 0
+        if any(mask.priorities for mask in self._row):
+            try:
+                run, room = self._take(len(self._row))
+            except OpenFlowError:
+                return
+        self.stale = False  # to find room, more rules may have gone: look only now
         row = [mask for mask in self._row if mask.priorities]
         for mask in row:
             mask.priority = max(mask.priorities)
         self._known = {(mask.words, mask.masks): mask for mask in row}
-        if row:
-            self._rewrite(row)
-            return
-        if self._room:
-            self._cells.give_later(self._run, self._room)
-        self._row, self._room, self._first = [], 0, 0
-        self._show()
+        self._put(row, run, room)
 
     def added(self, mask: Mask, priority: int) -> None:
         mask.priorities[priority] += 1

@@ -69,8 +69,15 @@ class OpLists:
         if not ops:
             return OpList(0, 0, frozenset(), {})
         groups = program.groups()
-        cells = {group: self.name_group(group) for group in groups}
-        first = self._cells.take(-(-len(ops) // _PER_CELL)) * _PER_CELL
+        cells: dict[int, int] = {}
+        try:
+            for group in groups:
+                cells[group] = self.name_group(group)
+            first = self._cells.take(-(-len(ops) // _PER_CELL)) * _PER_CELL
+        except BaseException:
+            for group in cells:
+                self.unname_group(group)
+            raise
         memory = self._cells.memory
         for number, op in enumerate(ops, first):
             cell = cells[op.a] if op.code == OpCode.OP_GROUP else op.a
