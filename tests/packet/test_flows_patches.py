@@ -23,7 +23,7 @@ class WithTables:
 
     def __init__(self, bridge: Switch) -> None:
         self.bridge = bridge
-        backing = KernelBacking(bridge.plane.map_fd("flow_stores"), bridge.slot)
+        backing = KernelBacking(bridge.plane.map_fd("flow_stores"), 2 * bridge.slot)
         self.store = FlowStore(backing, port_live=lambda _: True)
         self.tables = Tables(self.store)
         self.store.load(self.tables)

@@ -19,7 +19,7 @@ from heliograph.openflow.errors import OpenFlowError
 
 _MASK = layouts.STORE_MASK
 _PAIR = Struct("=II")
-_PRIORITY = 4
+_PRIORITY, _SKIP_MASK = 4, 16
 _ABOVE_ALL = 1 << 16
 _NO_WORDS = (0,) * 10
 # Where what all rules have in common parts the most frames from them.
@@ -76,10 +76,10 @@ class Mask:
             self.id,
             self.priority,
             count,
-            self.words[self.skip] if self.skip_mask else 0,
+            self.words[self.skip] if self.words else 0,
             0,
             self.skip_mask,
-            self.skip_value & self.skip_mask,
+            self.skip_value,
             bytes(self.words),
             *self.masks,
             *_NO_WORDS[count:],
@@ -129,6 +129,7 @@ class Masks:
                 if mask in changed:
                     mask.take_in(changed[mask])
                     self._cells.memory.set16(self._first + n, _PRIORITY, mask.priority)
+                    self._cells.memory.set64(self._first + n, _SKIP_MASK, mask.skip_mask)
             if not new or (len(new) == 1 and self._extend(new[0])):
                 self._know(new)
                 return
@@ -143,12 +144,12 @@ class Masks:
             self._known[mask.words, mask.masks] = mask
 
     def _stays_in_order(self, changed: Mapping[Mask, Coming]) -> bool:
-        """Whether one store each will do."""
+        """Whether the row is sorted by their priorities to come as well."""
         last = _ABOVE_ALL
         for mask in self._row if changed else ():
             rules = changed.get(mask)
             priority = max(mask.priority, rules.priority) if rules else mask.priority
-            if priority > last or (rules and rules.apart & mask.skip_mask):
+            if priority > last:
                 return False
             last = priority
         return True

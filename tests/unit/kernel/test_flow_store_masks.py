@@ -93,10 +93,11 @@ def test_frames_skip_masks_by_what_all_their_rules_share() -> None:
 
     mask = add(1, 0x800)
     assert (mask.skip_word, mask.skip_mask) == (KeyWord.KEY_PORT, 0xFFFF_FFFF_0000)
+    used = bench.store._cells.used
     mask = add(2, 0x800)
-    assert (mask.skip_value, mask.skip_mask) == (0x0800_0000, 0xFFFC_FFFF_0000)
-    mask = add(0xFFFD, 0xF7FF)
-    assert (mask.skip_value, mask.skip_mask) == (0, 0)
+    assert (mask.skip_value & mask.skip_mask, mask.skip_mask) == (0x0800_0000, 0xFFFC_FFFF_0000)
+    assert add(0xFFFD, 0xF7FF).skip_mask == 0
+    assert bench.store._cells.used <= used + 4, "the row was written anew"
 
 
 def test_flags_of_a_table_are_set_beside_its_masks() -> None:
