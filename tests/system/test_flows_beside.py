@@ -54,6 +54,13 @@ def test_random_tables(beside: Beside) -> None:
         assert not said, "\n".join([f"seed {SEED}, table {number}", *said])
 
 
+def test_two_tags_are_looked_at(beside: Beside) -> None:
+    beside.parse_tags(2)
+    for number in range(TABLES // 3):
+        said = list(islice(beside.random(f"{SEED}/two", number, FRAMES), FIRST))
+        assert not said, "\n".join([f"seed {SEED}/two, table {number}", *said])
+
+
 def test_random_packet_outs(beside: Beside) -> None:
     for number in range(8):
         said = list(islice(beside.random_packet_outs(f"{SEED}/{number}", 25), FIRST))

@@ -4,7 +4,10 @@
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +18,10 @@ from tools.lab.flow import Flow
 from tools.lab.heliograph import HELIO, Heliograph
 from tools.lab.lab import Lab
 from tools.lab.processes import eventually, run
+
+from heliograph.openflow.flows import FlowCommand, FlowMod
+from heliograph.openflow.match import Match
+from heliograph.openflow.messages import BundleAction, BundleControl, BundleFlags
 
 GROUPS = """\
 group_id=1,type=all,bucket=bucket_id:1,actions=output:2,bucket=bucket_id:2,actions=output:4
@@ -37,6 +44,7 @@ table=20,priority=3,arp,arp_op=2,arp_tpa=10.0.0.0/8,actions=controller(max_len=1
 table=20,priority=2,idle_timeout=60000,importance=9,ip,nw_frag=later,actions=output(port=2,max_len=64)
 """
 DEFAULT = ["cookie=0x0, table=0, priority=0 actions=NORMAL"]
+COOKIE = re.compile("cookie=(0x[0-9a-f]+)")
 _PACKETS = re.compile(r"n_packets=(\d+)")
 
 
@@ -313,3 +321,59 @@ def test_a_full_disk(lab: Lab) -> None:
     hosts.kill_switch()
     assert sorted(hosts.flows()) == sorted(before)
     assert "Traceback" not in hosts.log()
+
+
+def bundle(cookie: int) -> Iterator[FlowMod]:
+    """300 flows with that cookie in the place of those there are."""
+    yield FlowMod(command=FlowCommand.DELETE, table_id=7)
+    for number in range(300):
+        match = Match.of({"metadata": (number, 0xFFFF_FFFF_FFFF_FFFF)})
+        yield FlowMod(command=FlowCommand.ADD, table_id=7, match=match, cookie=cookie)
+
+
+class Changer(Thread):
+    """Changes the tables until its connection ends: flows one by one, and bundles of them."""
+
+    def __init__(self, hosts: Hosts, begin: int) -> None:
+        super().__init__()
+        self._controller = hosts.controller()
+        self._begin = begin
+        self.answered = begin  # the last number that was
+
+    def works(self) -> None:
+        """Wait until it is in the midst of it."""
+        assert eventually(lambda: self.answered > self._begin + 3, interval=0.003)
+
+    def run(self) -> None:
+        flags = BundleFlags.ATOMIC | BundleFlags.ORDERED
+        with suppress(AssertionError, ConnectionError), closing(self._controller) as controller:
+            while True:
+                number = self.answered + 1
+                match = Match.of({"metadata": (number, 0xFFFF_FFFF_FFFF_FFFF)})
+                add = FlowMod(command=FlowCommand.ADD, table_id=6, match=match, cookie=number)
+                assert controller.change(add) == ""
+                for mod in bundle(number):
+                    assert controller.bundle_add(1, flags, mod) == ""
+                commit = BundleControl(1, BundleAction.COMMIT_REQUEST, flags)
+                controller.send(commit)
+                self.answered = number
+
+
+def test_kills_in_the_midst_of_changes(hosts: Hosts) -> None:
+    """What was answered is there, and of a bundle that was not, all or nothing."""
+    answered = 0
+    with Traffic(hosts) as frames:
+        for _ in range(3):
+            changer = Changer(hosts, answered)
+            changer.start()
+            changer.works()
+            hosts.kill_switch()
+            changer.join()
+            answered = changer.answered
+            singles = {int(c, 16) for c in COOKIE.findall("\n".join(hosts.flows("table=6")))}
+            assert set(range(1, answered + 1)) <= singles <= set(range(1, answered + 2))
+            bundled = Counter(COOKIE.findall("\n".join(hosts.flows("table=7"))))
+            assert list(bundled.values()) == [300], bundled
+            assert int(next(iter(bundled)), 16) in {answered, answered + 1}
+            answered = max(singles)
+    assert path_counts(hosts) == [frames.sent] * 5

@@ -41,8 +41,7 @@ class Channel:
         """
         while (frame := self._framer.next()) is None:
             try:
-                async with asyncio.timeout(patience):
-                    data = await self._reader.read(_READ)
+                data = await self._read(patience)
             except OSError as error:
                 if isinstance(error, TimeoutError) and error.errno is None:
                     raise
@@ -55,6 +54,12 @@ class Channel:
             self._turn = self._loop.time()
         await self.breathe()
         return frame
+
+    async def _read(self, patience: float | None) -> bytes:
+        if patience is None:
+            return await self._reader.read(_READ)
+        async with asyncio.timeout(patience):
+            return await self._reader.read(_READ)
 
     async def breathe(self) -> None:
         """Let others have their turn, if this connection had its own."""

@@ -99,7 +99,8 @@ class FlowStore:
         self._ledger = Ledger(self._cells)
         self._groups = Groups(self._cells, self._lists, self._ledger, port_live)
         self._masks = tuple(Masks(self._cells, table) for table in range(TABLES))
-        self._next_mask = 1
+        # Ids of masks are part of the hash: who could tell them could have rules hash alike.
+        self._next_mask, self._mask_step = (int.from_bytes(os.urandom(4)) | 1 for _ in range(2))
         self._rules: dict[int, _Rule] = {}  # by cell
         self._live: dict[int, int] = {}  # cells, by flow
         self._old: dict[int, list[int]] = {}  # cells of rules that were removed
@@ -222,7 +223,7 @@ class FlowStore:
         key = shape.words, shape.masks
         if key not in new:
             new[key] = Mask(self._next_mask, *key, values)
-            self._next_mask += 1
+            self._next_mask = (self._next_mask + self._mask_step) & 0xFFFF_FFFF
         return new[key]
 
     def _make_room(self, step: _Step) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from heliograph.kernel.flow_store_cells import Cells
 from heliograph.kernel.flow_store_masks import pair
 from heliograph.kernel.layouts import FlowLimits
-from heliograph.openflow.errors import OpenFlowError
+from heliograph.openflow.errors import Code, OpenFlowError
 
 _BUCKETS = 8  # in the header: the first bucket and their number less 1
 _PLACES = FlowLimits.BUCKET_RULES
@@ -19,6 +19,8 @@ _SIGNATURE, _PRINTS, _RULES = 0, 8, 8 + 4 * _PLACES
 _RULE_NUMBERS = struct.Struct(f"={_PLACES}I")
 _LONG_NUMBER = struct.Struct("=Q")
 _FEWEST, _FILLED = 64, 4  # buckets; rules for each, on average, at most
+_SPARSE = 16  # so many buckets for each rule are never needed
+_ALIKE = 10  # rules with the same hash, at most, so that others find room beside them
 _ODD, _ODD_END = 0x9E3779B97F4A7C15, 0xFF51AFD7ED558CCD
 _LOW, _LONG = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 
@@ -63,7 +65,7 @@ class Buckets:
         while not self._place(cell, value):
             # Rules that are over may fill it, many of one flow that is changed over and over.
             if not self._cells.hurry():
-                self._move(self._number * 2)
+                self._move(self._room_for(value))
         self.hashes[cell] = value
 
     def unlink(self, cell: int) -> None:
@@ -83,15 +85,29 @@ class Buckets:
         bucket = self._first + (value >> 32 & self._number - 1)
         memory = self._cells.memory
         numbers = memory.get(_RULE_NUMBERS, bucket, _RULES)
-        if 0 not in numbers:
+        print_ = value & _LOW or 1
+        if 0 not in numbers or memory.get(_RULE_NUMBERS, bucket, _PRINTS).count(print_) >= _ALIKE:
             return False
         place = 4 * numbers.index(0)
-        print_ = value & _LOW or 1
         (signature,) = memory.get(_LONG_NUMBER, bucket, _SIGNATURE)
         memory.set64(bucket, _SIGNATURE, signature | 1 << (print_ & 63))
         memory.set32(bucket, _RULES + place, cell)
         memory.set32(bucket, _PRINTS + place, print_)
         return True
+
+    def _room_for(self, value: int) -> int:
+        """How many buckets let one more rule in. Raises OpenFlowError where no number does that
+        the rules are worth: hashes of that kind are no accident."""
+        near = [n for n in self.hashes.values() if not (n ^ value) >> 32 & self._number - 1]
+        most = (len(self.hashes) + _FEWEST) * _SPARSE
+        number = self._number * 2
+        while sum(not (n ^ value) >> 32 & number - 1 for n in near) >= _PLACES and number <= most:
+            number *= 2
+        if number > most or sum(n == value for n in near) >= _ALIKE:
+            raise OpenFlowError(
+                Code.OFPFMFC_TABLE_FULL, "other flows have the same hash: more find no room"
+            )
+        return number
 
     def _make(self, number: int) -> None:
         self._first, self._number = self._cells.take(number), number
@@ -100,13 +116,10 @@ class Buckets:
     def _move(self, number: int) -> None:
         first, before = self._first, self._number
         self._make(number)
-        if all(self._place(cell, value) for cell, value in self.hashes.items()):
-            self._show()
-            self._cells.give_later(first, before)
-            return
-        self._cells.give(self._first, number)
-        self._first, self._number = first, before
-        self._move(number * 2)
+        for cell, value in self.hashes.items():
+            self._place(cell, value)
+        self._show()
+        self._cells.give_later(first, before)
 
     def _show(self) -> None:
         self._cells.memory.set64(0, _BUCKETS, pair(self._first, self._number - 1))

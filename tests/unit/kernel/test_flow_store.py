@@ -156,3 +156,39 @@ def test_rules_of_a_step_that_failed_are_never_seen(monkeypatch: pytest.MonkeyPa
     bench.change(*(mod(match=match) for match in matches))
     for n in range(5):
         bench.compare({"reg0": n})
+
+
+def test_flows_with_masks_like_their_values_do_not_hash_alike() -> None:
+    bench = Checked()
+    for n in range(1, 100):
+        bench.change(mod(match=Match.of({"metadata": (n, n)})))
+    for n in range(1, 100):
+        bench.compare({"metadata": n})
+    assert bench.backing.size == 1024
+
+
+def test_flows_that_hash_alike_on_purpose_take_no_memory_from_others() -> None:
+    """What differs in the highest bit of a word does so for any seed, and the next can undo it."""
+
+    def alike(n: int) -> dict[str, int]:
+        high = [0] * 6
+        for place in range(5):
+            if n >> place & 1:
+                high[place] ^= 1 << 31
+                high[place + 1] ^= 1 << 31 | 1 << 2
+        return {f"reg{2 * place}": value for place, value in enumerate(high)}
+
+    bench = Checked()
+    for n in range(32):
+        match = Match.of({name: (value, 0xFFFF_FFFF) for name, value in alike(n).items()})
+        if n < 10:
+            bench.change(mod(match=match))
+            continue
+        with pytest.raises(OpenFlowError, match="other flows have the same hash"):
+            bench.change(mod(match=match))
+    assert len(set(bench.store._buckets.hashes.values())) == 1
+    for n in range(500):
+        bench.change(mod(match=Match.of({"metadata": (n, 0xFFFF)})))
+    for n in range(500):
+        bench.compare({"metadata": n, "reg15": 9} | (alike(n) if n < 32 else {}))
+    assert bench.backing.size <= 4096
