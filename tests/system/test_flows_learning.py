@@ -25,7 +25,7 @@ OS_KEN_MANAGER = (
     "import eventlet.wsgi; eventlet.wsgi.ALREADY_HANDLED = None; "
     "from os_ken.cmd import manager; manager.main()"
 )
-NORMAL, IDLE = "priority=0 actions=NORMAL", "idle_timeout=1,"
+NORMAL, IDLE = "priority=0 actions=NORMAL", "idle_timeout=2,"
 
 
 class Site:
@@ -213,7 +213,8 @@ def test_controller_dies_and_comes_back(site: Site) -> None:
     does not; neither does so any longer when it is back."""
     alone, closed = site.bridge(), site.bridge()
     site.tools.vsctl(f"set bridge {alone.name} fail_mode=standalone")
-    with closing(site.start_stock(LISTEN, "--max-idle=1")) as controller:
+    version = "-O", "OpenFlow10"  # of later ones it puts a flow of its own in NORMAL's place
+    with closing(site.start_stock(LISTEN, *version, "--max-idle=2")) as controller:
         for bridge in alone, closed:
             bridge.control(CALL, "inactivity_probe=1000")
         for bridge in alone, closed:
@@ -223,18 +224,18 @@ def test_controller_dies_and_comes_back(site: Site) -> None:
     died = time.monotonic()
     for bridge in alone, closed:
         assert eventually(partial(bridge.says, "false", "state=BACKOFF"), 3)
-        assert int(bridge.column("status:sec_since_disconnect")) < 3
-    assert eventually(lambda: not closed.has(IDLE), 4), closed.flows()
+        assert int(bridge.column("status:sec_since_disconnect")) < 10
+    assert eventually(lambda: closed.flows() == [], 6), "the time of idle flows is over"
     assert eventually(lambda: alone.has(NORMAL), 5), alone.flows()
     assert time.monotonic() - died >= 3
     assert len(alone.flows()) == 1
     assert alone.ping() == 2
     assert closed.ping(1) == 0
-    with closing(site.start_stock(LISTEN)) as controller:
+    with closing(site.start_stock(LISTEN, *version)) as controller:
         for bridge in alone, closed:
             assert eventually(partial(bridge.says, "true", "state=ACTIVE"), 5), controller.log
+            assert eventually(lambda: not alone.has(NORMAL), 3)
             assert bridge.ping() == 2
-            assert not bridge.has(NORMAL)
         check_learned(closed, controller, "icmp")
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames for controllers: whole, with what came with them, to those that want them."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -176,14 +177,14 @@ async def test_no_more_than_the_rate_and_nothing_of_other_bridges(switch: Switch
     await switch.configure(controllers=(row,))
     one = await Client.connect(switch.rundir / "br0.ctl", 1)
     await one.ask(m.SetConfig(0, 128))
-    switch.service.packet_in(
-        record(), FRAME
-    )  # its store is not known, perhaps of an earlier process
+    switch.service.packet_in(record(), FRAME)  # its store is not known
     switch.service.stores = {STORE: BRIDGE}
+    began = time.monotonic()
     for _ in range(200):
         switch.service.packet_in(record(), FRAME)
+    most = 26 + 100 * (time.monotonic() - began)
     (told,) = await received(one)
-    assert 25 <= len(told) <= 28
+    assert 25 <= len(told) <= most
     await one.close()
 
 

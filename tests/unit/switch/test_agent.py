@@ -283,10 +283,15 @@ async def test_devices_that_change_all_the_time_leave_the_processor_alone(scene:
         await asyncio.sleep(0.002)
     passes = scene.kernel.passes - before
     assert 2 <= passes <= 12, passes
-    began = asyncio.get_running_loop().time()
-    await scene.configure()
-    assert await eventually(scene.applied)
-    assert asyncio.get_running_loop().time() - began < 0.08, "configuration waits for no rest"
+    # Three times, for a machine that is busy elsewhere; a rest would be there each time.
+    waits = []
+    for _ in range(3):
+        scene.devices.on_change({"veth0"})
+        began = asyncio.get_running_loop().time()
+        await scene.configure()
+        assert await eventually(scene.applied)
+        waits.append(asyncio.get_running_loop().time() - began)
+    assert min(waits) < 0.08, "configuration waits for no rest"
 
 
 async def test_a_tunnels_way_is_told_and_told_again_when_it_is_another(scene: Scene) -> None:
