@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from tests.unit.switch.conftest import Rows, device
 
-from heliograph.control.wanted import WantedBridge
+from heliograph.control.wanted import Tally, WantedBridge
 from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts, PortCounts
 from heliograph.kernel.layouts import PORT_COUNTERS, PortFlags
@@ -240,6 +240,16 @@ async def test_statistics_of_ports(scene: Scene) -> None:
     numbers = [scene.planned.ports[scene.rows.interface_of(port)] for port in scene.ports]
     assert [(stats.port, stats.rx_packets) for stats in found] == [(1, numbers[0]), (2, numbers[1])]
     assert all(stats.duration_ns and stats.duration_ns > 10**6 for stats in found)
+
+
+async def test_what_ports_received_outlasts_them(scene: Scene) -> None:
+    await scene.run_pass()
+    scene.kernel.slots = scene.planned.slots
+    assert scene.openflow.received(scene.bridge) == Tally(200, 12800)
+    scene.rows.set("Bridge", scene.bridge, ports=scene.ports[:1])
+    await scene.run_pass()
+    assert scene.service.bridges[scene.bridge].departed == Tally(100, 6400)
+    assert scene.openflow.received(scene.bridge) == Tally(200, 12800)
 
 
 async def test_a_bridge_that_is_gone_leaves_no_tables(scene: Scene) -> None:
