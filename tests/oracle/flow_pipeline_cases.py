@@ -55,6 +55,7 @@ class Cases:
     normal: bool = True
     chosen: bool = False
     cuts: bool = False
+    pushes: bool = True
     samples: list[bytes] = field(default_factory=list)
 
     def mods(self, flows: int = 25) -> list[FlowMod | GroupMod]:
@@ -238,6 +239,7 @@ class Cases:
     def _tag(self) -> a.Action:
         random = self.random
         vid = random.choice([5, 6, 7, 4095, *([] if self.normal else [0])])
+        pushes = self.pushes and not self.normal
         choices: list[a.Action] = [
             a.StripVlan(),
             a.SetField("vlan_vid", CFI | vid, 0x1FFF),
@@ -245,8 +247,8 @@ class Cases:
         ]
         if self.strict:
             choices += [a.SetField("vlan_pcp", 5, 7)]
-            choices += [] if self.normal else [a.PushVlan(), a.PushVlan(0x88A8)]
-        if not (self.strict and self.normal):  # where they push
+            choices += [a.PushVlan(), a.PushVlan(0x88A8)] if pushes else []
+        if pushes or not self.strict:  # from 1.3 on they push
             choices += [a.SetVlanVid(vid), a.SetVlanPcp(random.choice([0, 3, 7]))]
         return random.choice(choices)
 

@@ -52,6 +52,7 @@ def with_sum(segment: bytes, place: int, pseudo: bytes, *, udp: bool = False) ->
 class Frames:
     random: Random
     stock: bool = False  # only what Open vSwitch does right
+    drop_eligible: bool = True  # also tags with that bit
 
     def frame(self) -> bytes:
         random = self.random
@@ -72,7 +73,8 @@ class Frames:
             tpid = self.random.choice([0x8100, 0x8100, 0x88A8])
             vid, priority = self.random.choice(VIDS), self.random.choice([0, 0, 3, 7])
             tci = vid | (priority << 13 if vid or not self.stock else 0)
-            if not self.stock and self.random.random() < 0.1:
+            marked = self.random.random() < 0.1 and self.drop_eligible and not self.stock
+            if tci and marked:
                 tci |= 0x1000
             tags += (tpid << 16 | tci).to_bytes(4, "big")
         return tags

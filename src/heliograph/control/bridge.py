@@ -57,6 +57,7 @@ class Bridge:
         self.tables = Tables(self._bypass)
         self._keeper = Keeper(wanted.name, journal)
         self._told_needed: bool | None = None
+        self._ports_stale = False  # groups do not know of the latest
         self._misses = False  # what the data plane was told
         self._matched = [0] * TABLES
         self._summed = 0  # when
@@ -249,8 +250,19 @@ class Bridge:
                 told.append(PortStatus(PortReason.MODIFY, port))
         self.ports = fresh
         if told:
-            self.wanted.plane.ports_changed()
+            self._follow_ports()
         return told
+
+    def _follow_ports(self) -> None:
+        """Have groups choose anew; what finds no room is tried again each second."""
+        try:
+            self.wanted.plane.ports_changed()
+        except OpenFlowError as error:
+            if not self._ports_stale:
+                log.error("bridge %s: groups do not follow its ports: %s", self.wanted.name, error)
+            self._ports_stale = True
+        else:
+            self._ports_stale = False
 
     def sorted_ports(self) -> list[PortDesc]:
         return [self.ports[number] for number in sorted(self.ports)]
@@ -283,9 +295,11 @@ class Bridge:
 
     async def tick(self) -> None:
         """Once a second: flows whose time is over go."""
+        self.wanted.plane.tidy()
+        if self._ports_stale:
+            self._follow_ports()
         await self._tell_needed()  # again, if it failed
         await self._enforce(self.tables.expire(self.now()))
-        self.wanted.plane.tidy()
         self._keeper.retry(self.tables)
 
     def follow_misses(self) -> None:

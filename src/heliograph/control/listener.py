@@ -31,6 +31,7 @@ class Listener:
         self._changed = changed
         self._server: asyncio.Server | None = None
         self._inode = 0
+        self._closed = False
         self._tasks: dict[asyncio.Task[None], Session] = {}
         self._count = 0
         self.problem = ""
@@ -41,7 +42,7 @@ class Listener:
 
     async def open(self) -> None:
         """Listen, if it does not yet; why it cannot is in `problem`."""
-        if self._server is not None:
+        if self._server is not None or self._closed:
             return
         try:
             if self._target.path is None:
@@ -59,6 +60,8 @@ class Listener:
                 log.warning("%s", problem)
                 self._changed()
             self.problem = problem
+        if self._closed:  # meanwhile
+            await self.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -85,7 +88,8 @@ class Listener:
             self._changed()
 
     async def close(self) -> None:
-        """End it with all its sessions."""
+        """End it with all its sessions, for good."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
             self._server = None

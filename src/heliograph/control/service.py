@@ -33,6 +33,7 @@ class _Served:
         self.rows: dict[UUID, Row] = {}
         self._rundir, self._hooks = rundir, hooks
         self._trouble = ""
+        self._closed = False
         name = bridge.wanted.name
         target = Target(listens=True, path=rundir / f"{name}.mgmt")
         self._mgmt = Listener(f"{name}<->unix", target, self._managed, lambda: None)
@@ -77,6 +78,9 @@ class _Served:
             trouble = str(error)
             if trouble != self._trouble:  # not each second
                 log.error("bridge %s: %s", self.bridge.wanted.name, error)
+        except Exception:
+            if not self._closed:  # else it was removed meanwhile, with its memory
+                raise
         self._trouble = trouble
 
     async def _follow_controllers(self) -> None:
@@ -89,6 +93,7 @@ class _Served:
             await self.bridge.follow_controllers(unreachable, probe)
 
     async def close(self) -> None:
+        self._closed = True
         await self._mgmt.close()
         for row in self.rows.values():
             await row.close()
@@ -119,6 +124,12 @@ class Service:
             self._journal(uuid).unlink(missing_ok=True)
         for uuid, bridge in named.items():
             served = self._served.get(uuid)
+            if not _names_files(bridge.name):
+                problems[uuid] = (
+                    f"no socket is named after a bridge {bridge.name!r}: "
+                    "its name must not be '', '.' or '..', nor hold '/' or NUL"
+                )
+                continue
             try:
                 if served is None:
                     await self._add(bridge)
@@ -187,3 +198,8 @@ class Service:
         for served in self._served.values():
             await served.close()
         self._served.clear()
+
+
+def _names_files(name: str) -> bool:
+    """Who may write the database is to reach nothing outside RUNDIR by the name of a bridge."""
+    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name

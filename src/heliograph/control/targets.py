@@ -83,7 +83,8 @@ def _below(target: str, name: str, rundir: Path) -> Path:
 def _of_bridge(target: str, name: str, rundir: Path, bridge: str) -> Path:
     path = rundir / name
     good = path.parent == rundir and path.name.startswith(f"{bridge}.")
-    if not good or path.name in {f"{bridge}.mgmt", f"{bridge}.snoop"}:
+    # Not that of a bridge br0.x either.
+    if not good or path.name.endswith((".mgmt", ".snoop")):
         raise TargetError(
             f"{target!r}: the socket has to be {rundir}/{bridge}.WORD, "
             "with another word than mgmt and snoop"

@@ -16,13 +16,16 @@ from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import FlowMod, GroupMod, PacketOut
 from heliograph.openflow.messages import BundleAction, BundleAdd, BundleControl, BundleFlags
 
-_MOST = 100_000  # messages, of all bundles of a connection
+_BUNDLES = 64  # of a connection, open at once
+_BYTES = 32 << 20  # of messages in them
+_EACH = 100  # counted for a message besides its bytes
 
 
 @dataclass(slots=True)
 class _Bundle:
     flags: BundleFlags
     closed: bool = False
+    bytes: int = 0
     messages: list[BundleAdd] = field(default_factory=list)
 
 
@@ -44,17 +47,35 @@ class Bundles:
     def __init__(self, version: int) -> None:
         self.version = version
         self._bundles: dict[int, _Bundle] = {}
+        self._bytes = 0
 
     def add(self, add: BundleAdd) -> None:
         """Raises OpenFlowError for a message that could never be done, too; the bundle stays."""
         self._check(add)
-        bundle = self._bundles.setdefault(add.bundle_id, _Bundle(add.flags))
+        if add.bundle_id not in self._bundles:
+            self._open(add.bundle_id, add.flags)
+        bundle = self._bundles[add.bundle_id]
         if bundle.closed:
             self._misused(add.bundle_id, Code.OFPBFC_BUNDLE_CLOSED)
         self._check_flags(add.bundle_id, add.flags)
-        if sum(len(b.messages) for b in self._bundles.values()) >= _MOST:
+        size = len(add.raw) + _EACH
+        if self._bytes + size > _BYTES:
             self._misused(add.bundle_id, Code.OFPBFC_MSG_TOO_MANY)
+        self._bytes += size
+        bundle.bytes += size
         bundle.messages.append(add)
+
+    def _open(self, bundle_id: int, flags: BundleFlags) -> None:
+        if len(self._bundles) >= _BUNDLES:
+            raise OpenFlowError(
+                Code.OFPBFC_OUT_OF_BUNDLES, f"{_BUNDLES} bundles are open: commit or discard some"
+            )
+        self._bundles[bundle_id] = _Bundle(flags)
+
+    def _close(self, bundle_id: int) -> _Bundle:
+        bundle = self._bundles.pop(bundle_id)
+        self._bytes -= bundle.bytes
+        return bundle
 
     def _check(self, add: BundleAdd) -> None:
         match add.message:
@@ -74,7 +95,7 @@ class Bundles:
             case BundleAction.OPEN_REQUEST:
                 if bundle_id in self._bundles:
                     self._misused(bundle_id, Code.OFPBFC_BAD_ID)
-                self._bundles[bundle_id] = _Bundle(control.flags)
+                self._open(bundle_id, control.flags)
             case BundleAction.CLOSE_REQUEST:
                 bundle = self._there(bundle_id)
                 if bundle.closed:
@@ -84,10 +105,10 @@ class Bundles:
             case BundleAction.COMMIT_REQUEST:
                 self._there(bundle_id)
                 self._check_flags(bundle_id, control.flags)
-                return self._commit(self._bundles.pop(bundle_id), tables, now)
+                return self._commit(self._close(bundle_id), tables, now)
             case BundleAction.DISCARD_REQUEST:
                 self._there(bundle_id)
-                del self._bundles[bundle_id]
+                self._close(bundle_id)
             case _:
                 raise OpenFlowError(Code.OFPBFC_BAD_TYPE, f"{control.action.name} to a switch")
         return None
@@ -102,7 +123,7 @@ class Bundles:
             self._misused(bundle_id, Code.OFPBFC_BAD_FLAGS)
 
     def _misused(self, bundle_id: int, code: Code) -> None:
-        del self._bundles[bundle_id]
+        self._close(bundle_id)
         raise OpenFlowError(code, f"bundle {bundle_id} is discarded")
 
     def _commit(self, bundle: _Bundle, tables: Tables, now: int) -> Committed:

@@ -158,7 +158,8 @@ class Groups:
         """A frame reads a number after the other. What it may be about to read stays as it is."""
         now, memory = self._cells.clock(), self._cells.memory
         before = [self._groups.get(step.number) for step in steps]
-        if any(group is not None and now - group.changed < GRACE for group in before):
+        # One that is not there, but named, may have been deleted just now.
+        if any(group is None or now - group.changed < GRACE for group in before):
             self._cells.grace()
         for step, group in zip(steps, before, strict=True):
             ops = group.form.ops if group else NO_OPS

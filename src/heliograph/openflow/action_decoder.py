@@ -271,7 +271,12 @@ def _set_tunnel(reader: Reader, subtype: int) -> Action:
 
 def _clone(reader: Reader, version: int) -> Action:
     reader.take(6)
-    return Clone(decode_actions(reader.rest(), version))
+    try:
+        return Clone(decode_actions(reader.rest(), version))
+    except RecursionError:
+        raise OpenFlowError(
+            Code.OFPBAC_TOO_MANY, "clones in clones, more than can be read"
+        ) from None
 
 
 def _whole(name: str, tag: int = 0) -> Callable[[int], Action]:

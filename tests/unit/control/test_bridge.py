@@ -362,3 +362,22 @@ async def test_frames_that_cannot_be_sent(switch: Switch) -> None:
     assert await client.ask(replace(frame, data=bytes(13))) == ["OFPBRC_BAD_PACKET"]
     assert len(switch.plane.packets) == 1
     await client.close()
+
+
+async def test_groups_follow_ports_as_soon_as_there_is_room(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def full() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise OpenFlowError(Code.OFPFMFC_TABLE_FULL)
+
+    monkeypatch.setattr(switch.plane, "ports_changed", full)
+    await switch.configure(ports=PORTS[1:])
+    assert calls == 1
+    for expected in (2, 3, 3):
+        await switch.bridge.tick()
+        assert calls == expected

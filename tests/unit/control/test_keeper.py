@@ -9,6 +9,7 @@ import pytest
 
 from heliograph.control.keeper import Keeper
 from heliograph.flows.journal import Journal
+from heliograph.flows.records import Besides
 from heliograph.flows.tables import Tables
 from heliograph.openflow.flows import FlowCommand, FlowMod
 from heliograph.openflow.match import Match
@@ -53,11 +54,13 @@ def test_a_full_disk_is_said_once_and_tried_again(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with monkeypatch.context() as broken:
         broken.setattr(Journal, "append", full)
+        broken.setattr(Journal, "note", full)
         broken.setattr(Journal, "compact", full)
         for port in range(3):
             match = Match.of({"in_port": (port, 0xFFFF)})
             mod = FlowMod(command=FlowCommand.ADD, table_id=0, match=match)
             keeper.append(tables.change(mod, 0), tables)
+            keeper.note(Besides(port))
             now[0] += 11
             keeper.retry(tables)
         assert kept(path) == 0
@@ -65,7 +68,9 @@ def test_a_full_disk_is_said_once_and_tried_again(
     assert kept(path) == 0
     now[0] += 11
     keeper.retry(tables)
-    assert kept(path) == 3
+    found = Keeper("br0", path).load()
+    assert found is not None
+    assert (len(found.flows), found.besides) == (3, Besides(2))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "will not survive a restart" in said[0]

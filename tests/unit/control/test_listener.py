@@ -54,11 +54,14 @@ async def test_a_file_in_the_way_is_left_alone(
         await listener.open()
     assert "it is not a socket; move it" in listener.problem
     assert caplog.text.count("in the way") == 1
-    await listener.close()
     assert path.read_text() == "precious"
     path.unlink()
     await listener.open()
     assert listener.problem == ""
+    path.unlink()
+    path.write_text("precious")
+    await listener.close()
+    assert path.read_text() == "precious"
 
 
 async def test_what_another_put_in_its_place_stays(switch: Switch, listener: Listener) -> None:

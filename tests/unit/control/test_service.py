@@ -4,7 +4,9 @@
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from tests.unit.control.fakes import BRIDGE, NAMES, Switch
@@ -203,3 +205,28 @@ async def test_the_socket_is_for_root_and_goes_with_its_bridge(switch: Switch) -
     assert not switch.path.exists()
     assert not journal.exists()
     assert switch.service.needs_tables(BRIDGE) is False
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "..", ".", "", "a/b"])
+async def test_a_bridge_has_no_socket_outside_the_run_directory(
+    switch: Switch, tmp_path: Path, name: str
+) -> None:
+    other = replace(switch.wanted, uuid=UUID(int=7), name=name)
+    problems = await switch.service.configure([switch.wanted, other])
+    assert "no socket is named after a bridge" in problems[other.uuid]
+    assert list(switch.service.bridges) == [BRIDGE]
+    assert not (tmp_path.parent / "out.mgmt").exists()
+
+
+async def test_a_bridge_that_is_removed_during_its_tick_stays_removed(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (served,) = switch.service._served.values()
+    await switch.service.configure([])
+
+    def released() -> None:
+        raise ValueError("operation forbidden on released memoryview object")
+
+    monkeypatch.setattr(switch.plane, "tidy", released)
+    await served.tick()
+    assert not switch.path.exists()

@@ -37,6 +37,7 @@ BAD = {
     "unix:../x/b": "below /run/x",
     "punix:br1.ctl": "/run/x/br0.WORD",
     "punix:br0.mgmt": "other|another",
+    "punix:br0.x.mgmt": "other|another",
     "punix:br0.a/b": "/run/x/br0.WORD",
     "punix:/etc/br0.ctl": "/run/x/br0.WORD",
     "ssl:1.2.3.4": "TLS is not supported",

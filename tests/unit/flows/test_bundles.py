@@ -119,3 +119,33 @@ def test_misuse_discards_the_bundle() -> None:
     begin()
     session.control(DISCARD)
     assert session.refused(BundleAction.OPEN_REPLY) == "OFPBFC_BAD_TYPE"
+
+
+def test_what_a_connection_keeps_is_bounded_by_bytes() -> None:
+    session, message = Session(), bytes(1 << 20)
+    add = BundleAdd(1, BundleFlags.NONE, mod(), 1, message)
+    for _ in range(31):
+        session.bundles.add(add)
+    session.bundles.add(BundleAdd(2, BundleFlags.NONE, mod(), 1))
+    with pytest.raises(OpenFlowError) as caught:
+        session.bundles.add(add)
+    assert caught.value.code.name == "OFPBFC_MSG_TOO_MANY"
+    for _ in range(31):  # the bundle is discarded
+        session.bundles.add(add)
+    assert session.control(DISCARD) is None
+    for _ in range(31):
+        session.bundles.add(add)
+    assert session.control(COMMIT)
+    assert session.bundles._bytes == 100
+
+
+def test_a_connection_has_not_ever_more_bundles_open() -> None:
+    session = Session()
+    for number in range(64):
+        session.bundles.control(BundleControl(number, OPEN, BundleFlags.NONE), session.tables, 0)
+    assert session.control(CLOSE) is None
+    with pytest.raises(OpenFlowError, match="64 bundles are open") as caught:
+        session.bundles.add(BundleAdd(64, BundleFlags.NONE, mod(), 1))
+    assert caught.value.code.name == "OFPBFC_OUT_OF_BUNDLES"
+    assert session.control(COMMIT)
+    session.bundles.add(BundleAdd(64, BundleFlags.NONE, mod(), 1))

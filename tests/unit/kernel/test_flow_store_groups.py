@@ -197,3 +197,14 @@ def test_flows_share_their_ops_where_these_do_not_depend_on_the_match() -> None:
     assert first_op(0x800, Output(1)) == first_op(0x806, Output(1))
     ip, arp, ipv6 = (first_op(kind, a.DecTtl(), Output(1)) for kind in (0x800, 0x806, 0x86DD))
     assert ip == ipv6 != arp
+
+
+def test_a_group_that_comes_back_at_once_waits_for_frames_as_a_changed_one() -> None:
+    """A frame of before it was deleted may be about to read what there is of it."""
+    bench = Bench()
+    bench.change(group(1, ONE), mod(match=port(1), actions=(Group(1),)))
+    bench.wait()
+    bench.change(GroupMod(command=GroupCommand.DELETE, group_id=1))
+    before = bench.backing.graces
+    bench.change(group(1, TWO))
+    assert bench.backing.graces == before + 2

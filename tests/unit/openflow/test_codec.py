@@ -466,3 +466,17 @@ def test_what_is_accepted_fits_into_a_message_of_every_version() -> None:
     assert returned(most, 6) == most
     for version in s.VERSIONS:
         assert encode(f.GroupDescReply([f.GroupDesc(1, most.type, most.buckets)]), version)
+
+
+def test_clones_in_clones_without_end_are_refused() -> None:
+    said = bytes.fromhex("0000000800010000")
+    for _ in range(900):
+        said = (
+            b"\xff\xff"
+            + (16 + len(said)).to_bytes(2)
+            + bytes.fromhex("00002320002a" + "00" * 6)
+            + said
+        )
+    with pytest.raises(OpenFlowError) as caught:
+        decode_actions(said, 1)
+    assert caught.value.code is Code.OFPBAC_TOO_MANY

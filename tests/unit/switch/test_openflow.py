@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from tests.unit.switch.conftest import Rows, device
 
-from heliograph.control.wanted import WantedBridge
+from heliograph.control.wanted import Tally, WantedBridge
 from heliograph.errors import HeliographError
 from heliograph.kernel.counters import Counts, PortCounts
 from heliograph.kernel.layouts import PORT_COUNTERS, PortFlags
@@ -270,6 +270,16 @@ async def test_tables_of_the_next_process_are_in_the_other_store(
     played = cast("Any", scene.kernel)
     scene.openflow = OpenFlow(tmp_path, played, played, played, stir=scene._stir, tell=scene._stir)
     assert not (await scene.run_pass()).second_store and scene.store.settled
+
+
+async def test_what_ports_received_outlasts_them(scene: Scene) -> None:
+    await scene.run_pass()
+    scene.kernel.slots = scene.planned.slots
+    assert scene.openflow.received(scene.bridge) == Tally(200, 12800)
+    scene.rows.set("Bridge", scene.bridge, ports=scene.ports[:1])
+    await scene.run_pass()
+    assert scene.service.bridges[scene.bridge].departed == Tally(100, 6400)
+    assert scene.openflow.received(scene.bridge) == Tally(200, 12800)
 
 
 async def test_a_bridge_that_is_gone_leaves_no_tables(scene: Scene) -> None:
