@@ -202,7 +202,7 @@ INLINE void begin_group(struct frame *frame, u32 number)
 	const struct store_group *group = store ? cell_of(store, number) : 0;
 	if (!group || !push_detour(frame, GROUP))
 		return;
-	u32 now = group->since <= flow->version;
+	u32 now = *(volatile u32 *)&group->since <= flow->version;
 	flow->group = number;
 	flow->pc = now ? group->ops : group->old_ops;
 	flow->end = flow->pc + (now ? group->count : group->old_count);

@@ -51,8 +51,9 @@ INLINE void open_store(struct frame *frame)
 		return;
 	}
 	const struct store_header *header = (void *)&block->cells[0];
-	u64 buckets = *(volatile u64 *)&header->buckets;
+	/* First of all the version: what is newer than it, the buckets say, is no harm. */
 	flow->version = *(volatile u32 *)&header->version;
+	u64 buckets = *(volatile u64 *)&header->buckets;
 	flow->seed = header->seed;
 	flow->buckets = buckets;
 	flow->bucket_mask = buckets >> 32;

@@ -139,7 +139,7 @@ FUNCTION int run_op(struct __sk_buff *skb, const struct snapshot *bridge, struct
 		record_step(EVENT_ACTION, op->code, number);
 	if (!has(flow, op->need))
 		return 0;
-	if (op->flags & OP_CLEARS && bridge->flags & BRIDGE_MIRROR_CHANGED)
+	if (op->flags & OP_CLEARS && bridge->flags & BRIDGE_MIRROR_CHANGED && flow->copies)
 		*done_set(frame) = 0;
 	if (!lead(frame, op) && !act_on_key(frame, op))
 		act(skb, bridge, frame, op, number, mode);

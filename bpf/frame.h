@@ -10,6 +10,10 @@
  * constant of the entry point. */
 enum mode { SEND, RECORD, MODES };
 
+/* A packet-out has a place of its own: on older kernels a frame that is received may interrupt it.
+ */
+enum { PACKET_OUT = MODES, FRAMES };
+
 /* What is to be done with the frame in the bridge it is in, once its levels are worked off. */
 enum stage { DONE, TO_NORMAL, LOOKING_UP, RUNNING };
 
@@ -52,7 +56,8 @@ struct crossing {
 	u16 bridge;
 	u16 port;
 	u16 depth;
-	u16 keyed;        /* flows know the frame: its key is kept */
+	u8 keyed;         /* flows know the frame: its key is kept */
+	u8 copy;          /* it is a mirror's, or was copied from one */
 	struct tags tags; /* on the "wire" between the two */
 };
 
@@ -100,7 +105,10 @@ struct flow {
 	u32 packet_end; /* of the network packet */
 	u32 routed;     /* a routing header hides the final destination from the checksum */
 	u32 budget;
-	u32 version; /* of the store, for this frame in this bridge */
+	u32 other_budget; /* of copies on their way through patch ports, or of the frame itself */
+	u32 for_copy;     /* `budget` is that of copies */
+	u32 copies;       /* that mirrors may still be given anew of the changed frame */
+	u32 version;      /* of the store, for this frame in this bridge */
 	u32 seed;
 	u32 buckets;
 	u32 bucket_mask;
@@ -108,7 +116,8 @@ struct flow {
 	u32 masks;     /* still to be tried */
 	u32 best;      /* rule found so far */
 	u32 best_priority;
-	u32 candidate; /* to be compared in full */
+	u32 candidate; /* to be compared in full; here, or the verifier follows each place it is
+	                  from */
 	u32 table;
 	u32 quiet; /* not to find anything is no miss */
 	u32 rule;  /* cell of the one whose ops run */
@@ -166,7 +175,7 @@ struct frame {
 	struct flow flow;
 };
 
-MAP(frames, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct frame, MODES, 0);
+MAP(frames, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct frame, FRAMES, 0);
 
 INLINE struct level *push_level(struct frame *frame)
 {
@@ -187,6 +196,17 @@ INLINE int fits(const struct frame *frame, const struct tags *tags)
 INLINE void spend(struct flow *flow, u32 steps)
 {
 	flow->budget -= flow->budget < steps ? flow->budget : steps;
+}
+
+/* Copies that pass patch ports have a budget of their own. */
+INLINE void charge_to(struct flow *flow, u32 copy)
+{
+	if (flow->for_copy == copy)
+		return;
+	u32 budget = flow->budget;
+	flow->budget = flow->other_budget;
+	flow->other_budget = budget;
+	flow->for_copy = copy;
 }
 
 INLINE u32 *done_set(struct frame *frame)

@@ -215,6 +215,7 @@ INLINE void cross(struct frame *frame, const struct port *port)
 	crossing->depth = frame->hops + 1;
 	crossing->tags = frame->order.tags;
 	crossing->keyed = frame->flow.ready;
+	crossing->copy = frame->flow.for_copy || frame->order.mirror != NO_MIRROR;
 	if (frame->flow.ready)
 		copy_key(frame->flow.crossings[number & (MAX_CROSSINGS - 1)], frame->flow.key);
 }
@@ -258,13 +259,15 @@ FUNCTION int output(struct __sk_buff *skb, const struct snapshot *bridge, struct
 	if (reason == DELIVERED && port->flags & PORT_PATCH)
 		cross(frame, port);
 	frame->outputs += order->mirror == NO_MIRROR;
-	if (frame->stage >= LOOKING_UP)
+	if (order->mirror == NO_MIRROR && frame->stage >= LOOKING_UP)
 		spend(&frame->flow, OUTPUT_STEPS);
+	else if (order->mirror != NO_MIRROR && frame->flow.copies)
+		frame->flow.copies--;
 	/* What waits goes before other outputs, also of copies to its port (rule 35), and with the
 	 * bytes as they are. */
 	if (reason == DELIVERED && !(port->flags & PORT_PATCH)) {
-		if (frame->departs &&
-		    (order->mirror == NO_MIRROR || frame->departure.port == number))
+		if (frame->departs && (frame->flow.changed || order->mirror == NO_MIRROR ||
+		                       frame->departure.port == number))
 			flush(skb, frame);
 		if (frame->flow.changed)
 			rewrite(skb, frame);

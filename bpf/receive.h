@@ -33,7 +33,8 @@ INLINE void begin(struct __sk_buff *skb, struct frame *frame)
 	frame->refused = 0;
 	frame->flow.ready = 0;
 	frame->flow.changed = 0;
-	frame->flow.budget = FLOW_BUDGET;
+	frame->flow.budget = frame->flow.other_budget = frame->flow.copies = FLOW_BUDGET;
+	frame->flow.for_copy = 0;
 	frame->flow.candidate = NO_RULE;
 	measure(skb, &frame->packets, &frame->bytes, &frame->segment);
 }
@@ -73,7 +74,7 @@ INLINE int receive(struct __sk_buff *skb, u32 slot, u32 number, u32 mode)
  * where it claims to have come in. It is not the kernel's, so all of it leaves as clones. */
 INLINE int send_packet_out(struct __sk_buff *skb, u32 store, u32 ofport, u32 first, u32 count)
 {
-	u32 which = SEND, slot = store / 2;
+	u32 which = PACKET_OUT, slot = store / 2;
 	struct frame *frame = bpf_map_lookup_elem(&frames, &which);
 	struct snapshot *bridge = snapshot_of(slot);
 	if (!frame || !bridge || bridge->flags & BRIDGE_NO_FORWARDING)

@@ -28,17 +28,20 @@ INLINE u32 checksum_at(const struct flow *flow, u32 *flags)
 	return proto == PROTO_ICMP || proto == PROTO_ICMPV6 ? flow->transport + 2 : 0;
 }
 
-/* Puts the upper 48 bits of a key's word at an offset of the frame. */
-INLINE void store48(struct __sk_buff *skb, struct flow *flow, u32 offset, u64 word)
+/* Puts the upper 48 bits of a key's word at an offset of the frame. `how`: BPF_F_RECOMPUTE_CSUM
+ * where no checksum in the frame balances the change, so that a device's sum of all of it stays
+ * right. */
+INLINE void store48(struct __sk_buff *skb, struct flow *flow, u32 offset, u64 word, u32 how)
 {
 	*(u64 *)flow->head = __builtin_bswap64(word);
-	bpf_skb_store_bytes(skb, offset, flow->head, 6, 0);
+	bpf_skb_store_bytes(skb, offset, flow->head, 6, how);
 }
 
-INLINE void store(struct __sk_buff *skb, struct flow *flow, u32 offset, u64 value, u32 bytes)
+INLINE void store(struct __sk_buff *skb, struct flow *flow, u32 offset, u64 value, u32 bytes,
+                  u32 how)
 {
 	*(u64 *)flow->head = __builtin_bswap64(value << (64 - 8 * bytes));
-	bpf_skb_store_bytes(skb, offset, flow->head, bytes, 0);
+	bpf_skb_store_bytes(skb, offset, flow->head, bytes, how);
 }
 
 /* What the MAC table is asked about follows the key. */
@@ -55,8 +58,8 @@ INLINE void rewrite_ethernet(struct __sk_buff *skb, struct frame *frame)
 {
 	struct flow *flow = &frame->flow;
 	u64 to = flow->key[KEY_ETH_DST], from = flow->key[KEY_ETH_SRC];
-	store48(skb, flow, 0, to);
-	store48(skb, flow, 6, from);
+	store48(skb, flow, 0, to, 0);
+	store48(skb, flow, 6, from, 0);
 	put_addresses(frame);
 }
 
@@ -71,7 +74,7 @@ INLINE void rewrite_ipv4_address(struct __sk_buff *skb, struct flow *flow, u32 h
 	if (checksum && proto_of(flow->key) != PROTO_ICMP)
 		bpf_l4_csum_replace(skb, checksum, from, to, flags | BPF_F_PSEUDO_HDR | 4);
 	bpf_l3_csum_replace(skb, flow->network + 10, from, to, 4);
-	store(skb, flow, at, swap32(to), 4);
+	store(skb, flow, at, swap32(to), 4, 0);
 }
 
 INLINE void rewrite_ipv4(struct __sk_buff *skb, struct flow *flow)
@@ -82,12 +85,12 @@ INLINE void rewrite_ipv4(struct __sk_buff *skb, struct flow *flow)
 		u32 from = flow->base[KEY_ETH_SRC] >> 8 & 0xff,
 		    to = flow->key[KEY_ETH_SRC] >> 8 & 0xff;
 		bpf_l3_csum_replace(skb, at + 10, swap16(from), swap16(to), 2);
-		store(skb, flow, at + 1, to, 1);
+		store(skb, flow, at + 1, to, 1, 0);
 	}
 	if (change & 0xff) {
 		u32 from = flow->base[KEY_ETH_SRC] & 0xff, to = flow->key[KEY_ETH_SRC] & 0xff;
 		bpf_l3_csum_replace(skb, at + 10, swap16(from << 8), swap16(to << 8), 2);
-		store(skb, flow, at + 8, to, 1);
+		store(skb, flow, at + 8, to, 1, 0);
 	}
 	rewrite_ipv4_address(skb, flow, 1);
 	rewrite_ipv4_address(skb, flow, 0);
@@ -106,7 +109,7 @@ INLINE void rewrite_ipv6_address(struct __sk_buff *skb, struct flow *flow, u32 w
 	long sum = bpf_csum_diff(old, 16, new, 16, 0);
 	if (checksum && !(flow->routed && word == KEY_IPV6_DST))
 		bpf_l4_csum_replace(skb, checksum, 0, sum, flags | BPF_F_PSEUDO_HDR);
-	bpf_skb_store_bytes(skb, at, new, 16, 0);
+	bpf_skb_store_bytes(skb, at, new, 16, BPF_F_RECOMPUTE_CSUM);
 }
 
 INLINE void rewrite_ipv6(struct __sk_buff *skb, struct flow *flow)
@@ -116,9 +119,9 @@ INLINE void rewrite_ipv6(struct __sk_buff *skb, struct flow *flow)
 	if (change & 0xff00 || differing(flow, KEY_LABEL))
 		store(skb, flow, at,
 		      6u << 28 | (low >> 8 & 0xff) << 20 | (flow->key[KEY_LABEL] >> 32 & 0xfffff),
-		      4);
+		      4, BPF_F_RECOMPUTE_CSUM);
 	if (change & 0xff)
-		store(skb, flow, at + 7, low & 0xff, 1);
+		store(skb, flow, at + 7, low & 0xff, 1, BPF_F_RECOMPUTE_CSUM);
 	rewrite_ipv6_address(skb, flow, KEY_IPV6_SRC, at + 8);
 	rewrite_ipv6_address(skb, flow, KEY_IPV6_DST, at + 24);
 }
@@ -127,11 +130,11 @@ INLINE void rewrite_arp(struct __sk_buff *skb, struct flow *flow)
 {
 	u32 at = flow->network;
 	if (differing(flow, KEY_ETH_DST) & 0xff00)
-		store(skb, flow, at + 6, proto_of(flow->key), 2);
-	store48(skb, flow, at + 8, flow->key[KEY_SOURCE]);
-	store48(skb, flow, at + 18, flow->key[KEY_TARGET]);
-	store(skb, flow, at + 14, flow->key[KEY_IPV4] >> 32, 4);
-	store(skb, flow, at + 24, flow->key[KEY_IPV4] & 0xffffffff, 4);
+		store(skb, flow, at + 6, proto_of(flow->key), 2, BPF_F_RECOMPUTE_CSUM);
+	store48(skb, flow, at + 8, flow->key[KEY_SOURCE], BPF_F_RECOMPUTE_CSUM);
+	store48(skb, flow, at + 18, flow->key[KEY_TARGET], BPF_F_RECOMPUTE_CSUM);
+	store(skb, flow, at + 14, flow->key[KEY_IPV4] >> 32, 4, BPF_F_RECOMPUTE_CSUM);
+	store(skb, flow, at + 24, flow->key[KEY_IPV4] & 0xffffffff, 4, BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Ports, or type and code; `word` is as it is in the key. */
@@ -152,11 +155,11 @@ INLINE void rewrite_transport(struct __sk_buff *skb, struct flow *flow)
 		return;
 	if (proto == PROTO_ICMP || proto == PROTO_ICMPV6) {
 		bpf_l4_csum_replace(skb, checksum, swap16(from), swap16(to), 2);
-		store(skb, flow, at, to, 2);
+		store(skb, flow, at, to, 2, 0);
 		return;
 	}
 	bpf_l4_csum_replace(skb, checksum, swap32(from), swap32(to), flags | 4);
-	store(skb, flow, at, to, 4);
+	store(skb, flow, at, to, 4, 0);
 }
 
 FUNCTION int rewrite(struct __sk_buff *skb, struct frame *frame)

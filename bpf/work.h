@@ -104,6 +104,7 @@ INLINE int cross_over(struct walk *walk)
 	u32 slot = crossing->bridge, port = crossing->port;
 	struct snapshot *bridge = snapshot_of(slot);
 	frame->hops = crossing->depth;
+	charge_to(&frame->flow, crossing->copy);
 	frame->tags = crossing->tags;
 	if (!bridge || !(bridge->ports[port & (MAX_PORTS - 1)].flags & PORT_PATCH)) {
 		refuse(port, DROP_NOT_READY, frame->packets, walk->mode);
@@ -124,15 +125,16 @@ INLINE void step_level(struct walk *walk)
 	struct frame *frame = walk->frame;
 	struct level *level = &frame->levels[(frame->depth - 1) & (MAX_LEVELS - 1)];
 	enum turn turn;
-	/* Flows pay for what they cause; copies are made also when they can pay no more. */
-	if (frame->stage >= LOOKING_UP && frame->flow.budget)
-		frame->flow.budget--;
+	u32 paid = frame->stage >= LOOKING_UP && level->flood && level->mirror == NO_MIRROR;
+	/* Flows pay for what they cause, mirrors never at the frame's cost. */
 	if (!level->flood)
 		turn = next_copy(walk->bridge, frame, walk->mode);
-	else if (frame->stage >= LOOKING_UP && !frame->flow.budget && level->mirror == NO_MIRROR)
+	else if (paid && !frame->flow.budget)
 		turn = EXHAUSTED;
 	else
 		turn = next_flood(walk->bridge, frame);
+	if (paid)
+		spend(&frame->flow, 1);
 	if (turn == ORDERED)
 		output(walk->skb, walk->bridge, frame, walk->mode);
 	if (turn == EXHAUSTED)
