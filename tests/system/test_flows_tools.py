@@ -154,9 +154,8 @@ def test_mod_port(hosts: Hosts) -> None:
 
     def drops() -> dict[str, int]:
         words = hosts.switch.helio("show", "--rundir", hosts.switch.rundir, "--json").stdout
-        return {
-            name: int(n) for name, n in re.findall(r'"drop_(no_(?:receive|forward))": (\d+)', words)
-        }
+        found = re.findall(r'"drop_(no_(?:receive|forward))": (\d+)', words)
+        return {name: int(n) for name, n in found}
 
     for port in ("2", "p2"):
         hosts.ofctl("mod-port", "br0", port, "no-receive")
