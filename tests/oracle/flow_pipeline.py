@@ -285,8 +285,16 @@ class _Walk:
         self.depth -= 1
         self.key, self.action_set = saved
 
+    def _can_write(self, name: str) -> bool:
+        """Other than Open vSwitch, which writes into the payload: not type and code of a later
+        fragment, which match as 0."""
+        prerequisite = FIELDS[name].prerequisite
+        if prerequisite.startswith("ICMP") and self.key.get("ip_frag") == LATER:
+            return False
+        return has(self.key, prerequisite)
+
     def _write(self, name: str, value: int, mask: int) -> None:
-        if has(self.key, FIELDS[name].prerequisite):
+        if self._can_write(name):
             write(self.key, name, read(self.key, name) & ~mask | value & mask)
 
     def _move(self, source: a.Subfield, target: a.Subfield) -> None:
@@ -352,11 +360,8 @@ class _Walk:
     def _clears(self, action: a.Action) -> bool:
         """Rule 28."""
         match action:
-            case a.SetField(name):
-                return name not in _METADATA and has(self.key, FIELDS[name].prerequisite)
-            case a.Load(target):
-                prerequisite = FIELDS[target.field].prerequisite
-                return target.field not in _METADATA and has(self.key, prerequisite)
+            case a.SetField(name) | a.Load(a.Subfield(name)):
+                return name not in _METADATA and self._can_write(name)
             case a.SetIpv4Src() | a.SetIpv4Dst():
                 return has(self.key, "IPv4")
             case a.SetTos() | a.SetTtl():

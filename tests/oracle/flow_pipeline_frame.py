@@ -248,8 +248,16 @@ class _Writer:
         places = {TCP: (16, 20), UDP: (6, 8)}
         if parsed.key["eth_type"] == IPV6:
             places[ICMPV6] = (2, 8)
+        if proto == TCP and not self._whole_tcp():
+            return 0  # other than in Open vSwitch
         place, header = places.get(proto, (0, 0))
         return parsed.l4 + place if header and parsed.l4_size >= header else 0
+
+    def _whole_tcp(self) -> bool:
+        parsed = self.parsed
+        if parsed.l4_size < 20:
+            return False
+        return 20 <= (parsed.data[parsed.l4 + 12] >> 4) * 4 <= parsed.l4_size
 
     def _ipv4(self) -> None:
         at, key = self.parsed.l3, self.new
@@ -279,7 +287,7 @@ class _Writer:
         if parsed.key.get("ip_frag") == LATER:
             return
         kind = parsed.key["eth_type"], parsed.key["nw_proto"]
-        if kind[1] == TCP and size >= 20 and 20 <= (parsed.data[at + 12] >> 4) * 4 <= size:
+        if kind[1] == TCP and self._whole_tcp():
             self._pair(at, 2, at + 16, "tcp_src", "tcp_dst")
         elif kind[1] == UDP and size >= 8:
             self._pair(at, 2, at + 6, "udp_src", "udp_dst")

@@ -115,9 +115,9 @@ class Frames:
         body = self.body()
         if protocol == TCP:
             flags = random.choice([2, 0x12, 0x10, 0x18, 0x11, 0x1FF]).to_bytes(2, "big")
-            offset = random.choice([5, 5, 5, 7])
+            offset = random.choice([5, 5, 5, 7, 5 if self.stock else random.choice([0, 4, 15])])
             head = ports + bytes(8) + bytes([offset << 4 | flags[0], flags[1]]) + bytes(6)
-            segment, place = head + bytes(4 * offset - 20) + body, 16
+            segment, place = head + bytes(max(4 * min(offset, 7) - 20, 0)) + body, 16
         elif protocol == UDP:
             segment, place = ports + (8 + len(body)).to_bytes(2, "big") + bytes(2) + body, 6
         elif protocol == ICMPV6 and random.random() < 0.6:

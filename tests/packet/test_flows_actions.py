@@ -13,6 +13,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
 )
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
@@ -205,6 +206,33 @@ def test_later_fragments_of_ipv6(program: FlowProgram) -> None:
     later = IPv6ExtHdrFragment(nh=17, offset=9) / Raw(bytes(range(80)))
     want = bytes(ETHER / ip(V6, dst=NEW6) / later)
     assert sent(program, bytes(ETHER / V6 / later)) == [want]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_the_checksum_covers_the_last_stop_of_a_routing_header(
+    program: FlowProgram, left: int
+) -> None:
+    """RFC 8200, 8.1: with segments left that is not in the header's destination."""
+    program.start()
+    program.change([add(set_field("ipv6_dst", SIX, 128), a.Output(2), match=IPV6)])
+    stops = IPv6ExtHdrRouting(addresses=["fd00::9"], segleft=left)
+    before = bytes(ETHER / V6 / stops / UDP() / BODY)
+    want = bytes(ETHER / ip(V6, dst=NEW6) / stops / UDP() / BODY)
+    assert sent(program, before) == [want]
+
+
+@pytest.mark.parametrize("offset", [4, 12])
+def test_ports_of_a_tcp_header_that_lies_about_its_length(
+    program: FlowProgram, offset: int
+) -> None:
+    """As in Open vSwitch, they match, and stay."""
+    program.start()
+    port_80 = Match.of(
+        {"eth_type": (0x800, 0xFFFF), "nw_proto": (6, 0xFF), "tcp_dst": (80, 0xFFFF)}
+    )
+    program.change([add(a.SetTpDst(7), a.Output(2), match=port_80)], version=1)
+    before = bytes(ETHER / V4 / TCP(dport=80, dataofs=offset))
+    assert sent(program, before) == [before]
 
 
 @pytest.mark.parametrize("tags", [0, 1, 2])
