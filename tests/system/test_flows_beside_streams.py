@@ -18,9 +18,10 @@ from tools.lab.processes import run
 
 SIZE = 4 << 20
 MAC1, MAC2 = "02:00:00:00:00:01", "02:00:00:00:00:02"
+# Such that their changes do not cancel out in a checksum.
 ADDRESSES = {
-    False: ("10.7.0.1", "10.7.0.2", "10.7.0.9", "10.7.0.8"),
-    True: ("fd07::1", "fd07::2", "fd07::9", "fd07::8"),
+    False: ("10.7.0.1", "10.7.0.2", "10.7.0.9", "10.7.0.77"),
+    True: ("fd07::1", "fd07::2", "fd07::9", "fd07::77"),
 }
 
 
@@ -165,5 +166,5 @@ def test_egress_copies_of_super_frames_are_right_on_the_wire(
     assert sum(frame.length - 70 for frame in frames) >= SIZE
     assert all(frame.length <= 1518 and not frame.pending_checksum for frame in frames)
     assert all(frame.data[12:16] == b"\x81\0\0\7" for frame in frames)
-    assert all(frame.data[30:38] == bytes([10, 7, 0, 8, 10, 7, 0, 2]) for frame in frames)
+    assert all(frame.data[30:38] == bytes([10, 7, 0, 77, 10, 7, 0, 2]) for frame in frames)
     assert not any(map(faults, frames))
