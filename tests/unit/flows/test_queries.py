@@ -41,6 +41,13 @@ def test_a_flow_is_told_with_its_ages_and_counters() -> None:
     ]
 
 
+def test_a_frame_that_comes_while_flows_are_told_makes_no_age_negative() -> None:
+    """The reply's time is that of its beginning; the packet is of a second later."""
+    tables = filled()
+    (told,) = flow_stats(tables, FlowStatsRequest(match=ip(0x0A000001)), 5 * SECOND).entries
+    assert (told.idle_age, told.hard_age) == (0, 3)
+
+
 def test_matching_is_loose_and_table_by_table() -> None:
     tables = filled()
     ten = ip(0x0A000000, 8)
