@@ -147,7 +147,7 @@ class Hosts:
 def shared(tokens: list[str]) -> Iterator[Hosts]:
     """The body of a fixture: hosts for the tests of a module, which clear up what they change.
 
-    The switch's log is printed, and has no traceback in it, at the end.
+    There is no traceback in the switch's log at the end.
     """
     with Lab() as lab:
         tokens.append(lab.token)
@@ -155,8 +155,7 @@ def shared(tokens: list[str]) -> Iterator[Hosts]:
         switch.start()
         hosts = Hosts(lab, switch)
         yield hosts
-        print(hosts.log())
-        assert "Traceback" not in hosts.log()
+        assert "Traceback" not in hosts.log(), hosts.log()
 
 
 class Called(Controller):
