@@ -163,7 +163,7 @@ def test_a_switch_that_fails_otherwise_is_started_again_later_and_later(scene: S
     times = [float(text.split()[1]) for text in scene.said() if text.startswith("at ")]
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     for wait, least in zip(waits, (0.1, 0.2), strict=True):
-        assert least <= wait < least + 0.3
+        assert least <= wait < least + 3
 
 
 def fits(rundir: Path, ephemeral: bool) -> None:

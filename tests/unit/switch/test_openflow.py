@@ -135,7 +135,8 @@ class Scene:
         """As the agent does; returns what is put in force."""
         needed = wanted.devices(self.rows.intent)
         present = {uuid: self.devices[uuid] for uuid in needed.internal}
-        made = self.planned = plan.plan(self.rows.intent, plan.Facts(present), Slots())
+        made = plan.plan(self.rows.intent, plan.Facts(present), self.kernel.slots)
+        self.planned = made
         ports = {uuid: Port(n, present[uuid], None) for uuid, n in made.ports.items()}
         await self.openflow.configure(self.rows.intent, made, ports)
         self.openflow.complete(made)
