@@ -8,7 +8,7 @@ NORMAL does with the tag of VLAN 0 what it did for the priority of the frame bef
 payload of later IPv4 fragments as if the header of TCP, UDP or ICMP were there, and IP headers that
 it could not parse; with IPv6 addresses it changes no checksum behind a routing header with segments
 left or in a fragment that is the whole; it changes nothing of RARP, nor of ARP whose operation does
-not fit into 8 bits.
+not fit into 8 bits, but ARP of other hardware than Ethernet.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,8 @@ class Frames:
 
     def arp(self) -> bytes:
         random = self.random
-        head = b"\0\1\x08\0\6\4" if random.random() < 0.9 else b"\0\6\x08\0\6\4"
+        ethernet = random.random() < 0.9 or self.stock
+        head = (b"\0\1" if ethernet else b"\0\6") + b"\x08\0\6\4"
         odd = 3 if self.stock else 0x0101
         operation = random.choice([1, 1, 2, 2, odd]).to_bytes(2, "big")
         sender = random.choice(SOURCES) + random.choice(ADDRESSES)

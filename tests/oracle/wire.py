@@ -127,7 +127,8 @@ def _mirror_words(name: str, mirror: MirrorEntry, bridge: BridgeEntry) -> str:
 
 
 def _bridge_words(name: str, bridge: BridgeEntry) -> Iterator[str]:
-    yield f"-- del-fail-mode {name}" if bridge.forwarding else f"-- set-fail-mode {name} secure"
+    # STP, which is not there, has a bridge forward nothing.
+    yield f"-- set bridge {name} stp_enable={str(not bridge.forwarding).lower()}"
     yield f"-- set bridge {name} {_set('flood_vlans', bridge.flood_vlans)}"
     yield f"other_config:forward-bpdu={str(bridge.forward_bpdu).lower()}"
     for port in bridge.ports:
