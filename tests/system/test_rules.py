@@ -165,6 +165,8 @@ def test_rule_127_ovs_tcpdump(site: Site) -> None:
     out = site.lab.path("tcpdump")
     process = site.lab.start(site.switch.host, *words, out=out)
     process.wait_for_log("listening on mitap1")
+    # It commits the mirror and does not wait for the switch; this change behind it does.
+    site.ovs.vsctl("set open_vswitch . external_ids:mirror=made")
     site.send("tap1", frame(BROADCAST), frame(BROADCAST, length=70))
     assert eventually(lambda: out.read_text().count("88b6") == 2), process.log_text()
     process.wait()
