@@ -24,7 +24,7 @@ from tests.oracle.vlan import TPIDS
 from tools.lab.capture import Capture, Frame
 from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
-from tools.lab.namespaces import veth
+from tools.lab.namespaces import one_processor, veth
 from tools.lab.openvswitch import Tools
 
 from heliograph.kernel import bpf
@@ -279,13 +279,9 @@ class Network:
 
     def send(self, batch: list[tuple[int, bytes]]) -> None:
         """Frames out of one processor, in order."""
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
+        with one_processor():
             for number, frame in batch:
                 self.senders[NAMES[number]].send(frame)
-        finally:
-            os.sched_setaffinity(0, allowed)
 
     def captured(self, wanted: dict[str, Counter[bytes]]) -> dict[str, Counter[bytes]]:
         """What arrived at each device since the last time; a moment more than is wanted."""
@@ -297,7 +293,7 @@ class Network:
             name: Counter(
                 frame.data
                 for frame in capture.collect(
-                    wanted[name].total(), keep=anything, timeout=1.0, quiet=0.01
+                    wanted[name].total(), keep=anything, timeout=10.0, quiet=0.01
                 )
             )
             for name, capture in self.captures.items()

@@ -12,10 +12,10 @@ from tests.system.site import MAC1, MAC2, silence
 from tools.lab.capture import ETH_P_ALL, Capture
 from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
-from tools.lab.namespaces import Namespace, veth
+from tools.lab.namespaces import Namespace, one_processor, veth
 from tools.lab.openflow import Controller
 from tools.lab.openvswitch import Tools, environment, program
-from tools.lab.processes import Process, eventually, run
+from tools.lab.processes import PATIENCE, Process, eventually, run
 
 from heliograph.openflow.codec import Framer, encode
 from heliograph.openflow.messages import Hello, Version
@@ -111,13 +111,9 @@ class Hosts:
     def send(self, in_port: int, *frames: bytes) -> dict[int, list[bytes]]:
         """What arrives at the hosts, of all the frames; those that nothing came to are left out."""
         captures = {number: self.capture(number) for number in self.numbers}
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
+        with one_processor():
             self.guest.send(f"g{in_port}", frames)
             self._witness.wait()
-        finally:
-            os.sched_setaffinity(0, allowed)
         arrived = {}
         for number, capture in captures.items():
             with capture:
@@ -164,7 +160,7 @@ class Called(Controller):
     def __init__(self, connection: socket.socket, version: Version) -> None:
         self.version = version
         self._socket = connection
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE)
         self._framer = Framer()
         self._xid = 0
         self.unasked = []
@@ -187,7 +183,7 @@ class Witness:
         mark = MAC2 + MAC1 + b"\x88\xb5" + bytes(46)
         near = self._namespace.packet_socket("witness0", 0)
         far = self._namespace.packet_socket("witness1", ETH_P_ALL)
-        far.settimeout(10)
+        far.settimeout(PATIENCE)
         with near, far:
             for _ in range(_HOPS):
                 near.send(mark)

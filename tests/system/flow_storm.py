@@ -3,6 +3,7 @@
 process of its own, so that what the test does meanwhile does not stop them."""
 
 import errno
+import os
 import select
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from tools.lab.capture import Frame
+from tools.lab.capture import Capture, Frame
 from tools.lab.namespaces import Namespace
 
 TO = b"\x02\0\0\0\x01"  # destinations are numbered by their last byte
@@ -53,9 +54,14 @@ class Storm:
     def numbers(frames: Iterable[Frame]) -> list[int]:
         return [int.from_bytes(frame.data[-4:]) for frame in frames]
 
+    def arrived(self, capture: Capture) -> list[int]:
+        """After its end: of all that were sent, once they are there."""
+        return self.numbers(capture.collect(self.sent))
+
 
 def main(device: str) -> None:
     """Send until standard input is closed, then print how many frames were sent."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # else one overtakes another
     number = 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         sender.bind((device, 0))

@@ -18,9 +18,6 @@ from tools.lab.lab import Lab
 from tools.lab.openvswitch import Tools
 from tools.lab.processes import eventually
 
-# A second (D1), and as much again for a machine that runs other tests as well.
-PATIENCE = 2.0
-
 
 class RemoteSpan:
     """br0 with the silent guests tap1 and tap2 beside an underlay whose other end is a bare
@@ -66,17 +63,17 @@ class RemoteSpan:
         """What is said to be wrong, of the Mirror and of the Port."""
         return self.site.said("m0"), self.site.said(self.PORT, "port")
 
-    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        """Wait for a condition, which must come true in time."""
-        assert eventually(condition, seconds, interval=0.02), self.said()
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, which must come true."""
+        assert eventually(condition, interval=0.02), self.said()
 
-    def until_said(self, words: str, seconds: float = PATIENCE) -> None:
+    def until_said(self, words: str) -> None:
         """Wait until both rows say so."""
-        self.until(lambda: all(words in said for said in self.said()), seconds)
+        self.until(lambda: all(words in said for said in self.said()))
 
-    def until_well(self, seconds: float = PATIENCE) -> None:
+    def until_well(self) -> None:
         """Wait until nothing is said to be wrong."""
-        self.until(lambda: self.said() == ("", ""), seconds)
+        self.until(lambda: self.said() == ("", ""))
 
 
 class Traffic:
@@ -112,7 +109,7 @@ class Traffic:
         """End the flow, and see that production lost nothing and that each copy arrived, in
         `copies` by wire, or is counted in `drops` (D2), but for so many, which are `lost`."""
         self.flow.stop()
-        assert self.flow.numbers(self.arrived.everything()) == list(range(self.flow.sent))
+        assert self.flow.arrived(self.arrived) == list(range(self.flow.sent))
         self.copies = [
             self.flow.numbers([inner(frame) for frame in tunnelled(wire)]) for wire in self.wires
         ]

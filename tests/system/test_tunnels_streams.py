@@ -5,7 +5,6 @@ The guests' kernels hand over up to 64 KB at once with the checksum pending, as 
 arrives at the underlay's far end has to be what a wire without offloads would have shown (D10).
 """
 
-import os
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from tests.system.fan import JUMBO, MTU, TRUNK, TUNNELS, Case, Fan, is_tagged
 from tests.system.underlay import FAR, NEAR, Pair, is_tunnelled
 from tools.lab.capture import Frame
 from tools.lab.lab import Lab
-from tools.lab.namespaces import Namespace
+from tools.lab.namespaces import Namespace, one_processor
 from tools.lab.processes import eventually
 
 from heliograph.kernel.layouts import VlanMode
@@ -68,21 +67,17 @@ def transfer(client: Namespace, server: Namespace, address: str) -> int:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = server.call(lambda: socket.create_server((address, 5001), family=family))
     before, got = _again(client), bytearray()
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        with (
-            listener,
-            client.call(lambda: socket.create_connection((address, 5001))) as sender,
-            listener.accept()[0] as receiver,
-        ):
-            sent = 0
-            while len(got) < len(SENT):
-                if sent - len(got) < IN_FLIGHT:
-                    sent += sender.send(SENT[sent : sent + IN_FLIGHT])
-                got += receiver.recv(1 << 20)
-    finally:
-        os.sched_setaffinity(0, allowed)
+    with (
+        one_processor(),
+        listener,
+        client.call(lambda: socket.create_connection((address, 5001))) as sender,
+        listener.accept()[0] as receiver,
+    ):
+        sent = 0
+        while len(got) < len(SENT):
+            if sent - len(got) < IN_FLIGHT:
+                sent += sender.send(SENT[sent : sent + IN_FLIGHT])
+            got += receiver.recv(1 << 20)
     assert got == SENT
     return _again(client) - before
 

@@ -12,6 +12,7 @@ from typing import Self
 
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
+from tools.lab.processes import PATIENCE
 
 ETH_P_ALL = 0x0003
 SOL_PACKET = 263
@@ -95,17 +96,18 @@ class Capture:
         count: int = 0,
         *,
         keep: Callable[[Frame], bool] = not_chatter,
-        timeout: float = 5.0,
+        timeout: float = PATIENCE,
         quiet: float = QUIET,
     ) -> list[Frame]:
         """Take what arrived and what `keep` wants of it.
 
         Waits until there are `count` frames and then nothing came for `quiet` seconds, so that
-        a frame too many is seen as well; gives up waiting after `timeout` seconds.
+        a frame too many is seen as well (if that is 0, for nothing more, as where frames never
+        end); gives up waiting after `timeout` seconds.
         """
         frames: list[Frame] = []
         deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
+        while (quiet or len(frames) < count) and (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(quiet if len(frames) >= count else max(quiet, left))
             try:
                 frame = self._receive()
@@ -167,7 +169,7 @@ class Tcpdump:
         )
         self._process.wait_for_log("listening on")
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = PATIENCE) -> None:
         """End it when it has seen all that came before now.
 
         A sentinel goes out of the device for that: the switch behind it counts one more frame

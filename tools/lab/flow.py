@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from tools.lab.capture import Frame
-from tools.lab.namespaces import Namespace
+from tools.lab.capture import Capture, Frame
+from tools.lab.namespaces import Namespace, one_processor
+from tools.lab.processes import PATIENCE
 
 NUMBER = struct.Struct("!I")
 ETHERTYPE = b"\x88\xb6"  # the second one for experiments
 PAYLOAD = bytes(42)
-PATIENCE = 10.0  # seconds
 LAG = 0.1
 
 
@@ -34,6 +34,10 @@ class Flow:
         self.sent = 0
 
     def _send(self) -> None:
+        with one_processor():
+            self._send_all()
+
+    def _send_all(self) -> None:
         due = time.monotonic()
         while not self._end.is_set():
             try:
@@ -54,6 +58,11 @@ class Flow:
             for frame in frames
             if frame.data.startswith(self._head)
         ]
+
+    def arrived(self, capture: Capture) -> list[int]:
+        """After stop: the numbers of its frames that a capture has, which waits for all."""
+        frames = capture.collect(self.sent, keep=lambda frame: frame.data.startswith(self._head))
+        return self.numbers(frames)
 
     def stop(self) -> None:
         """Send no more."""

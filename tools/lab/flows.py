@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tools.lab.capture import Capture
 from tools.lab.lab import Lab
-from tools.lab.namespaces import Namespace, veth
+from tools.lab.namespaces import Namespace, one_processor, veth
 from tools.lab.openflow import Controller
 from tools.lab.openvswitch import Tools, UserspaceSwitch, environment, program
-from tools.lab.processes import run
+from tools.lab.processes import PATIENCE, run
 
 from heliograph.openflow.actions import Port
 from heliograph.openflow.flows import FlowMod, FlowStats, GroupDesc, GroupMod, PacketOut
@@ -39,7 +39,7 @@ _MARK = b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x0f\x88\xb6" + _TEXT
 class Arrivals(Capture):
     """A capture that ends at a mark."""
 
-    def until(self, mark: bytes, timeout: float = 5.0) -> list[bytes]:
+    def until(self, mark: bytes, timeout: float = PATIENCE) -> list[bytes]:
         frames: list[bytes] = []
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
@@ -163,13 +163,9 @@ class Side:
             arrived[number] += arrivals.until(mark)
 
     def _send(self, in_port: int, frames: Sequence[bytes]) -> None:
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
+        with one_processor():
             for frame in frames:
                 self._senders[in_port].send(frame)
-        finally:
-            os.sched_setaffinity(0, allowed)
 
 
 class StockSide(Side):

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Database
-from tools.lab.processes import Process, run
+from tools.lab.processes import PATIENCE, Process, run
 
 HELIO = Path(sysconfig.get_path("scripts")) / "helio"
 
@@ -36,7 +36,7 @@ class Heliograph:
         assert self._process is not None, "the switch was not started"
         return self._process
 
-    def start(self, *options: str, timeout: float = 15.0) -> None:
+    def start(self, *options: str, timeout: float = PATIENCE) -> None:
         """`helio run OPTIONS`, until it says `ready`. Raises CommandError with its log if not."""
         words = ["run", "--rundir", str(self.rundir), *self._store, *options]
         self._process = self.lab.start(self.host, HELIO, *words)
@@ -59,7 +59,7 @@ class Heliograph:
         return [HELIO, "run", "--rundir", self.rundir, *self._store, *options]
 
     def helio(
-        self, *words: str | Path, check: bool = True, timeout: float = 30.0
+        self, *words: str | Path, check: bool = True, timeout: float = PATIENCE
     ) -> CompletedProcess[str]:
         """Run any `helio` command in the switch's namespace, for example helio("show")."""
         return self.host.run(HELIO, *words, check=check, timeout=timeout)
@@ -98,7 +98,7 @@ class StockSwitch(Heliograph):
         self._process = self.lab.start(self.host, HELIO, *words)
         return self._process
 
-    def start(self, *options: str, timeout: float = 15.0) -> None:
+    def start(self, *options: str, timeout: float = PATIENCE) -> None:
         """Start it, until it says `ready`. Raises CommandError with its log if not."""
         assert not options, "it has none"
         self.launch().wait_for_line("ready", timeout)

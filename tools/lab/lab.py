@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from tools.lab.namespaces import NETNS_DIRECTORY, Namespace
-from tools.lab.processes import Process, run
+from tools.lab.processes import PATIENCE, Process, run
 
 RUN = Path("/run")
 PREFIX = "hgt-"
@@ -65,15 +65,15 @@ class Lab:
         self.processes.append(process)
         return process
 
-    def close(self) -> None:
+    def close(self, patience: float = PATIENCE) -> None:
         """Remove everything.
 
-        Raises LeftoverError if a process outlived its parent's orderly end.
+        Raises LeftoverError if a process outlived its parent's orderly end by so many seconds.
         """
         for process in reversed(self.processes):
             process.stop()
         # Children of a killed parent end by a signal of the kernel, a moment later.
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + patience
         while (orphans := self._pids()) and time.monotonic() < deadline:
             time.sleep(0.02)
         names = [f"{pid} ({_command(pid)})" for pid in orphans]

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network namespace, and what one does in it."""
 
+import contextlib
 import ctypes
 import errno
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TypeVar
 
-from tools.lab.processes import run
+from tools.lab.processes import PATIENCE, run
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
-PATIENCE = 1.0  # seconds
 NETNS_DIRECTORY = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +29,18 @@ def _enter(path: Path) -> None:
             raise OSError(ctypes.get_errno(), f"setns {path}")
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def one_processor() -> Iterator[None]:
+    """Keep the calling thread on one processor: each has a queue of its own for frames, and what
+    waits in one may be overtaken by what is sent from another."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _send(sender: socket.socket, frame: bytes) -> None:
@@ -66,7 +78,7 @@ class Namespace:
         return ["nsenter", f"--net={self.path}"]
 
     def run(
-        self, *argv: str | Path, check: bool = True, timeout: float = 30.0
+        self, *argv: str | Path, check: bool = True, timeout: float = PATIENCE
     ) -> CompletedProcess[str]:
         """Run a command here to its end; see `processes.run`."""
         return run([*self.prefix(), *argv], check=check, timeout=timeout)
@@ -106,7 +118,7 @@ class Namespace:
 
     def send(self, device: str, frames: Sequence[bytes]) -> None:
         """Send raw Ethernet frames (tags in the data) out of a device of this namespace."""
-        with self.packet_socket(device, 0) as sender:
+        with self.packet_socket(device, 0) as sender, one_processor():
             for frame in frames:
                 _send(sender, frame)
 
@@ -121,11 +133,15 @@ class Namespace:
         return bytes.fromhex(words[words.index("link/ether") + 1].replace(":", ""))
 
     def ping(self, target: str, count: int = 3, *, interval: float = 0.05) -> int:
-        """Send `count` echo requests, return how many were answered (1 s patience each)."""
+        """Send `count` echo requests, return how many were answered.
+
+        For one alone, which is what is sent again and again or is to stay without an answer, it
+        waits a second.
+        """
+        wait = "1" if count == 1 else "20"
         result = self.run(
-            *("ping", "-n", "-q", "-W", "1", "-c", str(count), "-i", str(interval), target),
+            *("ping", "-n", "-q", "-W", wait, "-c", str(count), "-i", str(interval), target),
             check=False,
-            timeout=count * (interval + 1) + 5,
         )
         words = result.stdout.replace(",", " ").split()
         return int(words[words.index("received") - 1]) if "received" in words else 0

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.lab.processes import PATIENCE
+
 from heliograph.openflow.codec import Framer, decode, encode
 from heliograph.openflow.errors import Code
 from heliograph.openflow.flows import (
@@ -40,7 +42,7 @@ class Controller:
     def __init__(self, path: Path, version: Version) -> None:
         self.version = version
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(10.0)
+        self._socket.settimeout(PATIENCE)
         self._socket.connect(str(path))
         self._framer = Framer()
         self._xid = 0

@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
-from tools.lab.processes import answers, eventually, run
+from tools.lab.processes import PATIENCE, answers, eventually, run
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".cache" / "ovs"
 _PROGRAMS = {
@@ -38,27 +38,27 @@ class Tools:
         self.rundir = rundir
 
     def run(
-        self, name: str, *words: str | Path, check: bool = True, timeout: float = 30.0
+        self, name: str, *words: str | Path, check: bool = True, timeout: float = PATIENCE
     ) -> CompletedProcess[str]:
         """Run a tool by its name ("ovsdb-client"); raises CommandError if `check` and it fails."""
         env = environment(self.rundir)
         return run([program(name), *words], check=check, timeout=timeout, env=env)
 
-    def vsctl(self, *words: str, timeout: int = 20) -> str:
+    def vsctl(self, *words: str, timeout: float = PATIENCE) -> str:
         """The real `ovs-vsctl WORDS`; returns what it printed without the last newline.
 
         One string with blanks is split as a shell would: vsctl("add-br br0"). Raises
         CommandError if it fails.
         """
         split = shlex.split(words[0]) if len(words) == 1 else list(words)
-        result = self.run("ovs-vsctl", f"--timeout={timeout}", *split, timeout=timeout + 10)
+        result = self.run("ovs-vsctl", f"--timeout={timeout:.0f}", *split, timeout=timeout + 10)
         return result.stdout.removesuffix("\n")
 
-    def try_vsctl(self, words: str, timeout: int = 20) -> CompletedProcess[str]:
+    def try_vsctl(self, words: str, timeout: float = PATIENCE) -> CompletedProcess[str]:
         """The same for a command that may fail: exit code, standard output and error."""
         split = shlex.split(words)
         return self.run(
-            "ovs-vsctl", f"--timeout={timeout}", *split, check=False, timeout=timeout + 10
+            "ovs-vsctl", f"--timeout={timeout:.0f}", *split, check=False, timeout=timeout + 10
         )
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import IO
 
+# Seconds that only bound a failure: what is well takes none of them, and a machine whose owner has
+# other work may stand still for some.
+PATIENCE = 60.0
+
 
 class CommandError(Exception):
     """A command that had to succeed did not; the text holds what it printed."""
@@ -20,7 +24,7 @@ def run(
     argv: Sequence[str | Path],
     *,
     check: bool = True,
-    timeout: float = 30.0,
+    timeout: float = PATIENCE,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
@@ -89,7 +93,7 @@ class Process:
         """None while it runs; minus the signal's number if one ended it."""
         return self._popen.poll()
 
-    def wait_for_line(self, wanted: str, timeout: float = 10.0) -> None:
+    def wait_for_line(self, wanted: str, timeout: float = PATIENCE) -> None:
         """Wait until it prints the line `wanted` on its standard output.
 
         Raises CommandError, with the log, when it ends first or `timeout` seconds pass.
@@ -105,7 +109,7 @@ class Process:
                 raise CommandError(f"{self.argv} {what} {wanted!r}; its log:\n{self.log_text()}")
             self._output += chunk
 
-    def wait_for_log(self, wanted: str, timeout: float = 10.0) -> None:
+    def wait_for_log(self, wanted: str, timeout: float = PATIENCE) -> None:
         """Wait until its standard error contains `wanted`; raises CommandError as above."""
         deadline = time.monotonic() + timeout
         while wanted not in self.log_text():
@@ -118,7 +122,7 @@ class Process:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for its end, return its exit code. Raises subprocess.TimeoutExpired."""
         return self._popen.wait(timeout)
 
@@ -126,7 +130,7 @@ class Process:
         """Send a signal; nothing happens if it has already ended (never to a reused pid)."""
         self._popen.send_signal(number)
 
-    def stop(self, number: Signals = SIGTERM, timeout: float = 10.0) -> int:
+    def stop(self, number: Signals = SIGTERM, timeout: float = PATIENCE) -> int:
         """Ask it to end, insist with SIGKILL after `timeout` seconds, reap, return exit code."""
         self.signal(number)
         try:
@@ -140,7 +144,7 @@ class Process:
 
 
 def eventually(
-    condition: Callable[[], bool], timeout: float = 10.0, *, interval: float = 0.05
+    condition: Callable[[], bool], timeout: float = PATIENCE, *, interval: float = 0.05
 ) -> bool:
     """Whether a condition comes true within `timeout` seconds."""
     deadline = time.monotonic() + timeout

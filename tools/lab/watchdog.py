@@ -13,7 +13,7 @@ from typing import Self
 
 from tools.lab.lab import Lab, remove
 
-SECONDS = 5.0
+SECONDS = 30.0
 
 
 class Watchdog:
