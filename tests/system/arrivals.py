@@ -214,7 +214,7 @@ class Rig:
 
     def drops(self, wanted: Mapping[Drop, int], before: Counter[Drop]) -> None:
         """Wait until these have been dropped since, and no others."""
-        eventually(lambda: self.dropped() - before == wanted, 3, interval=0.005)
+        eventually(lambda: self.dropped() - before == wanted, interval=0.005)
         assert self.dropped() - before == wanted
 
     def deliver(self, *packets: bytes, count: int = -1) -> list[bytes]:

@@ -17,7 +17,6 @@ from heliograph.switch.feedback import live
 ETHERTYPE = b"\x88\xb6"  # the second one for experiments
 MAC1, MAC2 = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 BROADCAST = b"\xff" * 6
-REFRESH = 5.0  # seconds from a frame to its count in the database, at most
 PATCH = (
     "-- add-port br0 {0} -- set interface {0} type=patch options:peer={1}"
     " -- add-port br1 {1} -- set interface {1} type=patch options:peer={0}"
@@ -126,11 +125,11 @@ class Site:
         return read_live(self.switch, self.ovs, row, table)
 
     def settled(self, row: str, table: str = "mirror", **wanted: int) -> dict[str, int]:
-        """The statistics once they have these values, or as they are after a refresh."""
+        """The statistics once they have these values, or as they are after many refreshes."""
 
         def there() -> bool:
             now = self.statistics(row, table)
             return all(now.get(key, 0) == value for key, value in wanted.items())
 
-        eventually(there, REFRESH + 1)
+        eventually(there)
         return self.statistics(row, table)

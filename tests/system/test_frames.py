@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import pytest
 from scapy.layers.inet import IP, UDP
-from tests.system.site import REFRESH, read_live
+from tests.system.site import read_live
 from tools.lab.capture import Capture, Frame
 from tools.lab.heliograph import Heliograph
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Tools
-from tools.lab.processes import eventually
+from tools.lab.processes import PATIENCE, eventually
 
 ETHERTYPE = b"\x88\xb6"  # the second one for experiments
 BROADCAST = b"\xff" * 6
@@ -50,13 +50,13 @@ class Network:
         return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", printed)}
 
     def settled(self, table: str, row: str, **wanted: int) -> dict[str, int]:
-        """The statistics once they have these values, or as they are after a refresh."""
+        """The statistics once they have these values, or as they are after many refreshes."""
 
         def there() -> bool:
             now = self.statistics(table, row)
             return all(now.get(key, 0) == value for key, value in wanted.items())
 
-        eventually(there, REFRESH + 1)
+        eventually(there)
         return self.statistics(table, row)
 
 
@@ -115,7 +115,7 @@ def test_a_frame_for_another_host_stays_one(network: Network, own: bool) -> None
         listener.bind(("10.6.0.2", 5005))
         packet = IP(src="10.6.0.1", dst="10.6.0.2") / UDP(sport=1, dport=5005) / b"hello"
         network.send("p1", address + b"\x02\0\0\0\0\x01" + b"\x08\x00" + bytes(packet))
-        listener.settimeout(1.0)
+        listener.settimeout(PATIENCE if own else 1.0)
         if own:
             assert listener.recv(100) == b"hello"
         else:

@@ -3,14 +3,13 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 from tools.lab.capture import Capture, Frame, Tcpdump, counted, is_chatter
 from tools.lab.lab import Lab, LeftoverError, leftovers, sweep
 from tools.lab.namespaces import Namespace, veth
-from tools.lab.processes import CommandError, Process
+from tools.lab.processes import CommandError, Process, eventually
 from tools.lab.tshark import GOOD, decode_file
 from tools.lab.watchdog import Watchdog
 
@@ -55,11 +54,9 @@ def test_a_process_that_outlives_its_parent_is_an_error() -> None:
     lab = Lab()
     host = lab.namespace("host")
     lab.start(host, "sh", "-c", "sleep 60 & trap 'exit 0' TERM; wait")
-    deadline = time.monotonic() + 5
-    while len(host.pids()) < 2:
-        assert time.monotonic() < deadline
+    assert eventually(lambda: len(host.pids()) == 2)
     with pytest.raises(LeftoverError, match="sleep 60"):
-        lab.close()
+        lab.close(patience=0.1)
     assert leftovers(lab.token) == []
 
 
@@ -71,7 +68,7 @@ def test_a_failing_body_leaves_nothing() -> None:
 
 
 def test_a_watchdog_bites_when_it_takes_too_long_and_only_then() -> None:
-    with Lab() as lab, Watchdog(lab, 5.0):
+    with Lab() as lab, Watchdog(lab):
         lab.namespace("quick")
     assert leftovers(lab.token) == []
     with pytest.raises(AssertionError, match="removed everything"), Lab() as lab:

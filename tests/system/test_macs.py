@@ -17,7 +17,6 @@ from tools.lab.processes import eventually
 from heliograph.kernel import bpf, layouts
 
 PORTS = ("p1", "p2", "p3", "p4")
-SOON = 3.0
 
 
 def mac(number: int, port: int = 0) -> bytes:
@@ -102,7 +101,7 @@ def test_a_smaller_table_takes_effect(bridge: Bridge) -> None:
     bridge.speak("p1", *macs)
     assert bridge.known(macs) == set(macs)
     bridge.ovs.vsctl("set bridge br0 other_config:mac-table-size=20")
-    assert eventually(lambda: len(bridge.known(macs)) <= 20, SOON)
+    assert eventually(lambda: len(bridge.known(macs)) <= 20)
 
 
 def test_rules_60_and_61_flushes_are_immediate(bridge: Bridge) -> None:
@@ -140,10 +139,10 @@ def test_a_mac_that_moves_too_often_is_reported(bridge: Bridge) -> None:
         for _ in range(1000):
             one.send(frame)
             two.send(frame)
-    assert eventually(lambda: wanderer.hex(":") in said(), SOON), said()
+    assert eventually(lambda: wanderer.hex(":") in said()), said()
     assert "p1" in said()
     assert "p2" in said()
-    assert eventually(lambda: said() == "", 15)
+    assert eventually(lambda: said() == "")
 
 
 def test_a_wrong_count_does_not_end_learning(bridge: Bridge) -> None:

@@ -31,4 +31,4 @@ def test_a_device_made_again_under_its_number_is_bound_again(
     os.kill(process, signal.SIGCONT)
     user.address_up("eth0", "10.9.0.2/24")
     other.ip("neigh flush all")  # it has another MAC
-    assert eventually(lambda: other.ping("10.9.0.2", 1) == 1, 5)
+    assert eventually(lambda: other.ping("10.9.0.2", 1) == 1)

@@ -5,11 +5,12 @@ import re
 import sys
 import time
 
-from tests.system.site import BROADCAST, MAC1, MAC2, PATCH, REFRESH, Site, data, frame, mirror
+from tests.system.site import BROADCAST, MAC1, MAC2, PATCH, Site, data, frame, mirror
 from tools.lab.openvswitch import program
 from tools.lab.processes import eventually
 
 TO_TAP2 = "-- --id=@1 get port tap1 -- --id=@2 get port tap2 "
+DEFAULT_INTERVAL = 5.0  # seconds between refreshes of statistics
 M0 = TO_TAP2 + mirror("m0", "br0", "select_src_port=@1 output_port=@2")
 
 
@@ -72,7 +73,7 @@ def test_rule_61_a_ports_macs_are_forgotten_by_the_other_bridges(site: Site) -> 
             site.send("tap3", frame(MAC1, MAC2))
             return data(bystander.collect(1, timeout=0.2)) == [frame(MAC1, MAC2)]
 
-        assert eventually(flooded, 2.0)
+        assert eventually(flooded)
 
 
 def test_rules_96_and_97_words_of_ovs_vsctl(site: Site) -> None:
@@ -112,26 +113,39 @@ def test_rules_84_and_98_changes_hold_at_once(site: Site) -> None:
         assert five.collect() == []
 
 
+def more(counted: dict[str, int], packets: int, octets: int) -> dict[str, int]:
+    return {
+        "tx_packets": counted["tx_packets"] + packets,
+        "tx_bytes": counted["tx_bytes"] + octets,
+    }
+
+
 def test_rules_99_to_102_counters(site: Site) -> None:
     """Refreshed when they are to be; by selection, at the whole length; kept, and anew for a new
     row."""
     site.ovs.vsctl(M0 + " -- set mirror m0 snaplen=20")
     assert site.statistics("m0") == {"tx_packets": 0, "tx_bytes": 0}
     interval = "set open . other_config:stats-update-interval="
-    site.ovs.vsctl(interval + "20000")  # a change refreshes at once
-    time.sleep(0.5)
+    site.ovs.vsctl(interval + "20000")
+
+    def refreshed() -> bool:
+        site.send("tap1", frame())
+        return site.statistics("m0")["tx_packets"] > 0
+
+    assert eventually(refreshed), "a change refreshes at once"
+    time.sleep(0.5)  # once more, if it was just being done
+    old, before = site.statistics("m0"), site.live("m0")
     site.send("tap1", frame(length=100), frame(length=200))
-    told = {"tx_packets": 2, "tx_bytes": 300}
+    told = more(before, 2, 300)
     assert site.live("m0") == told
-    time.sleep(REFRESH + 0.2)
-    assert site.statistics("m0") == {"tx_packets": 0, "tx_bytes": 0}
+    time.sleep(DEFAULT_INTERVAL + 0.2)
+    assert site.statistics("m0") == old
     site.ovs.vsctl(interval + "1000")  # the least is 5000
-    assert eventually(lambda: site.statistics("m0") == told, 1.0)
+    assert eventually(lambda: site.statistics("m0") == told)
     # Three ports would take the copy, and one event is counted; then none takes it (rule 100).
     site.ovs.vsctl("set mirror m0 snaplen=[] output_vlan=111 -- clear mirror m0 output_port")
     site.send("tap1", frame(), frame(tag="8100006f"))
-    counts = site.live("m0")
-    assert (counts["tx_packets"], counts["tx_bytes"]) == (4, 424)
+    assert site.live("m0").items() >= more(told, 2, 124).items()
     site.ovs.vsctl(M0)
     assert site.statistics("m0") == site.live("m0") == {"tx_packets": 0, "tx_bytes": 0}
 

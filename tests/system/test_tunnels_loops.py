@@ -76,7 +76,7 @@ def made(tokens: list[str]) -> Iterator[OverItself]:
 
 @pytest.fixture
 def rig(made: OverItself) -> Iterator[OverItself]:
-    with Watchdog(made.site.lab, 10):
+    with Watchdog(made.site.lab, 60):
         yield made
         made.clear()
 

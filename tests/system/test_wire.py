@@ -13,12 +13,11 @@ from tools.lab.flow import transfer
 from tools.lab.heliograph import Heliograph
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Tools
-from tools.lab.processes import eventually
+from tools.lab.processes import PATIENCE, eventually
 
 SIZE = 2_000_000
 ETH_P_ALL = 3
 SO_MARK, SO_RCVMARK = 36, 75  # asm-generic/socket.h
-REFRESH = 5.0
 MIRROR = (
     "-- --id=@1 get port p1 -- --id=@3 get port p3 -- --id=@m create mirror name=m0"
     " select_src_port=@1 output_port=@3 {} -- set bridge br0 mirrors=@m"
@@ -71,9 +70,7 @@ def test_departure_10_every_segments_head_arrives(
         payload_seen(frames) >= set(range(0, SIZE - 1448, 1448))
         or len(payload_seen(frames)) >= SIZE // 1448
     )
-    assert eventually(
-        lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames), REFRESH + 1
-    )
+    assert eventually(lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames))
     counts = statistics(ovs, "mirror", "m0")
     assert counts.keys() == {"tx_packets", "tx_bytes"}, "nothing was dropped"
     assert counts["tx_bytes"] > SIZE
@@ -135,7 +132,7 @@ def test_copies_carry_no_mark_of_ours(
     with switch.host.packet_socket("p4", ETH_P_ALL) as copies:
         copies.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
         transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
-        copies.settimeout(1)
+        copies.settimeout(PATIENCE)
         seen = 0
         while seen < 10:
             data, notes, _, _ = copies.recvmsg(2048, 256)
@@ -159,9 +156,7 @@ def test_departure_10_super_frames_in_a_guests_own_tunnel_are_cut(
         frames = copies.everything()
     assert max(len(frame.data) for frame in frames) == 1460
     assert len(frames) > SIZE // 1400
-    assert eventually(
-        lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames), REFRESH + 1
-    )
+    assert eventually(lambda: statistics(ovs, "mirror", "m0")["tx_packets"] == len(frames))
     assert statistics(ovs, "mirror", "m0").keys() == {"tx_packets", "tx_bytes"}
 
 
