@@ -195,17 +195,32 @@ INLINE void begin_clone(struct frame *frame, struct op *op)
 	copy_key(flow->saves[saved], flow->key);
 }
 
+/* The newest form that the frame's version has; there are more than change while a frame is here.
+ */
+INLINE u32 form_of(const struct store_group *group, u32 version)
+{
+	u32 form = *(volatile u32 *)&group->newest;
+	for (u32 i = 0; i < GROUP_FORMS; i++) {
+		if (form >= GROUP_FORMS || group->since[form] <= version)
+			break;
+		form = form ? form - 1 : GROUP_FORMS - 1;
+	}
+	return form;
+}
+
 INLINE void begin_group(struct frame *frame, u32 number)
 {
 	struct flow *flow = &frame->flow;
 	void *store = store_of(frame->store);
 	const struct store_group *group = store ? cell_of(store, number) : 0;
-	if (!group || !push_detour(frame, GROUP))
+	if (!group)
 		return;
-	u32 now = *(volatile u32 *)&group->since <= flow->version;
+	u32 form = form_of(group, flow->version);
+	if (form >= GROUP_FORMS || !push_detour(frame, GROUP))
+		return;
 	flow->group = number;
-	flow->pc = now ? group->ops : group->old_ops;
-	flow->end = flow->pc + (now ? group->count : group->old_count);
+	flow->pc = group->ops[form];
+	flow->end = flow->pc + group->counts[form];
 }
 
 /* The hash by which a group chooses: of who talks to whom, so that a conversation stays together.

@@ -18,6 +18,7 @@ enum flow_limits {
 	BLOCK_CELLS = 8,
 	BUCKET_RULES = 15,
 	CELL_OPS = 4,
+	GROUP_FORMS = 10,
 	FLOW_BUDGET = 4096,  /* masks tried, ops done and outputs made for one frame */
 	MAX_RESUBMITS = 64,  /* in one another, of clones, groups and resubmits */
 	MAX_SAVES = 8,       /* of clones and buckets of groups in one another */
@@ -119,14 +120,13 @@ struct store_rule {
 	u64 flow;                  /* user space's number for it */
 };
 
+/* What a group was in its latest forms, one in each place. */
 struct store_group {
-	u32 since; /* the version from which on these are its ops, and before: */
-	u32 ops;
-	u32 count;
-	u32 old_ops;
-	u32 old_count;
+	u32 newest; /* its place; those before it are older, place by place, in a ring */
+	u32 since[GROUP_FORMS]; /* the version from which on it is that */
+	u32 ops[GROUP_FORMS];
+	u32 counts[GROUP_FORMS]; /* of ops */
 	u32 padding;
-	u64 spare[13];
 };
 
 enum op_code {

@@ -85,8 +85,8 @@ def ops_of(data: bytes | bytearray, first: int, count: int) -> tuple[Op, ...]:
 def group_ops(data: bytes | bytearray, number: int, version: int) -> tuple[Op, ...]:
     """The ops of the group in a cell, for a frame of this version."""
     group = layouts.StoreGroup.unpack(cell(data, number))
-    forms = list(zip(group.since, group.ops, group.count, strict=True))
-    latest = forms[group.newest :: -1] + forms[:group.newest:-1]
+    forms = list(zip(group.since, group.ops, group.counts, strict=True))
+    latest = forms[group.newest :: -1] + forms[: group.newest : -1]
     first, count = next((ops, n) for since, ops, n in latest if since <= version)
     return ops_of(data, first, count)
 

@@ -183,7 +183,7 @@ def test_a_bundle_of_groups_and_flows(hosts: Hosts) -> None:
     hosts.ofctl("bundle", "br0", "-", stdin=lines(1, "add"))
     hosts.ofctl("add-flow", "br0", "in_port=1,actions=group:1")
     with storm(hosts) as arrived:
-        for turn in range(12):
+        for turn in range(40):
             hosts.ofctl("bundle", "br0", "-", stdin=lines(2 - turn % 2, "modify"))
     arrived.check()
     assert arrived.at[2] and arrived.at[3]

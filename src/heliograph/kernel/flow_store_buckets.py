@@ -111,7 +111,7 @@ class Buckets:
 
     def _make(self, number: int) -> None:
         self._first, self._number = self._cells.take(number), number
-        self._cells.clear(self._first, number)
+        self._cells.memory.clear(self._first, number)
 
     def _move(self, number: int) -> None:
         first, before = self._first, self._number

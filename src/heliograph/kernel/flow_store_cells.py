@@ -53,6 +53,10 @@ class Memory:
     def get(self, layout: struct.Struct, cell: int, offset: int = 0) -> tuple[Any, ...]:
         return layout.unpack_from(self.buffer, cell * CELL + offset)
 
+    def clear(self, first: int, count: int = 1) -> None:
+        """Zeroes, in cells that no frame looks at."""
+        self.buffer[first * CELL : (first + count) * CELL] = bytes(count * CELL)
+
     def close(self) -> None:
         for view in (self._longs, self._words, self._halves, self._bytes):
             view.release()
@@ -94,6 +98,7 @@ class Cells:
         self.backing, self.clock = backing, clock
         self._limit, self._moved = limit, moved
         self.in_use = False  # where frames look, or are about to
+        self._graced = clock() - GRACE
         self._size = _FIRST_SIZE
         self.memory = self._make(self._size)
         self._next = _FIXED
@@ -155,10 +160,6 @@ class Cells:
             del self._free[size]
         return first
 
-    def clear(self, first: int, count: int) -> None:
-        """Zeroes, in cells that no frame looks at."""
-        self.memory.buffer[first * CELL : (first + count) * CELL] = bytes(count * CELL)
-
     def give(self, first: int, count: int = 1) -> None:
         """Free again, at once."""
         self._free.setdefault(1 << (count - 1).bit_length(), []).append(first)
@@ -192,12 +193,18 @@ class Cells:
 
     def grace(self) -> None:
         """Wait for the frames that are on their way. Raises OpenFlowError."""
+        now = self.clock()
         try:
             self.backing.grace()
         except OSError as error:
             raise OpenFlowError(
                 Code.OFPFMFC_TABLE_FULL, f"the kernel does not wait for frames: {error}"
             ) from error
+        self._graced = now
+
+    def gone_since(self) -> int:
+        """When those frames came, at the latest, of which none is on its way any more."""
+        return max(self.clock() - GRACE, self._graced)
 
     # Size
 

@@ -6,13 +6,10 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from heliograph.flows.compile_groups import chosen, compile_group
-from heliograph.kernel import layouts
-from heliograph.kernel.flow_store_cells import GRACE, Cells
+from heliograph.kernel.flow_store_cells import Cells
 from heliograph.kernel.flow_store_ledger import Ledger, op_counts
-from heliograph.kernel.flow_store_ops import NO_OPS, OpList, OpLists
+from heliograph.kernel.flow_store_ops import NO_OPS, GroupCell, OpList, OpLists
 from heliograph.openflow.flows import Bucket, GroupDesc
-
-_SINCE, _OPS, _COUNT, _OLD_OPS, _OLD_COUNT = 0, 4, 8, 12, 16  # in struct store_group
 
 Changes = Mapping[int, GroupDesc | None]
 
@@ -32,7 +29,6 @@ class _Group:
     form: _Form
     ending: list[_Form] = field(default_factory=list)  # still counted
     counted: dict[int, tuple[int, int]] = field(default_factory=dict)  # by bucket, for good
-    changed: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +36,7 @@ class Step:
     """A change of a group, until frames see it."""
 
     number: int
-    cell: int
-    fresh: bool  # no frame can come across the cell
+    cell: GroupCell
     desc: GroupDesc | None
     form: _Form
     counts_on: bool
@@ -116,9 +111,7 @@ class Groups:
         return steps
 
     def _begin(self, number: int, desc: GroupDesc | None, *, counts_on: bool) -> Step:
-        fresh = not self._lists.is_named(number)
-        cell = self._lists.name_group(number)
-        return Step(number, cell, fresh, desc, _NO_FORM, counts_on)
+        return Step(number, self._lists.name_group(number), desc, _NO_FORM, counts_on)
 
     def _affected(self, changes: Changes, live: _Live) -> Iterator[Step]:
         """Groups that are the same, but for other buckets that are live."""
@@ -142,38 +135,17 @@ class Groups:
             self._lists.unname_group(step.number)
 
     def write(self, steps: Sequence[Step], version: int) -> None:
-        """Let frames of `version` see it, and those of the one before see what was. Raises
-        OpenFlowError, and then both see what was."""
-        seen = [step for step in steps if not step.fresh]
-        if seen:
-            self._write_seen(seen, version)
-        for step in steps:
-            if step.fresh:
-                ops = step.form.ops
-                self._cells.memory.put(
-                    layouts.STORE_GROUP, step.cell, 0, ops.first, ops.count, *(0,) * 16
-                )
-
-    def _write_seen(self, steps: list[Step], version: int) -> None:
-        """A frame reads a number after the other. What it may be about to read stays as it is."""
-        now, memory = self._cells.clock(), self._cells.memory
-        before = [self._groups.get(step.number) for step in steps]
-        # One that is not there, but named, may have been deleted just now.
-        if any(group is None or now - group.changed < GRACE for group in before):
+        """Let frames of `version` see it, and those before see what was. Raises OpenFlowError, and
+        then nothing is written."""
+        if any(step.cell.rests_since >= self._cells.gone_since() for step in steps):
             self._cells.grace()
-        for step, group in zip(steps, before, strict=True):
-            ops = group.form.ops if group else NO_OPS
-            memory.set32(step.cell, _OLD_OPS, ops.first)
-            memory.set32(step.cell, _OLD_COUNT, ops.count)
-            memory.set32(step.cell, _SINCE, version)
-        self._cells.grace()
         for step in steps:
-            memory.set32(step.cell, _OPS, step.form.ops.first)
-            memory.set32(step.cell, _COUNT, step.form.ops.count)
+            step.cell.put(self._cells.memory, step.form.ops, version)
 
     def finish(self, steps: Iterable[Step]) -> None:
         """Frames see it; what was is done with when none is on its way that has not."""
         for step in steps:
+            step.cell.end(self._cells.clock())
             group = self._groups.pop(step.number, None)
             if group is not None:
                 # It was named by itself already, or is not any more.
@@ -184,7 +156,7 @@ class Groups:
                 continue
             if group is None or not step.counts_on:
                 group = _Group(step.desc, step.form)
-            group.form, group.changed = step.form, self._cells.clock()
+            group.form = step.form
             self._groups[step.number] = group
             for op, n in step.form.places.items():
                 self._counting[op] = group, n
@@ -246,5 +218,4 @@ class Groups:
         """All that is seen now is of any version."""
         for number, cell in self._lists.groups.items():
             group = self._groups.get(number)
-            ops = group.form.ops if group else NO_OPS
-            self._cells.memory.put(layouts.STORE_GROUP, cell, 0, ops.first, ops.count, *(0,) * 16)
+            cell.renumber(self._cells.memory, group.form.ops if group else NO_OPS)

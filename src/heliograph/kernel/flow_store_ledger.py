@@ -109,7 +109,7 @@ class Ledger:
             cell = self._cells.take()
         except OpenFlowError:
             return
-        self._cells.clear(cell, 1)
+        self._cells.memory.clear(cell)
         memory = self._cells.memory
         (head,) = memory.get(_LONG, 0, _HEAD)
         memory.put(_LONG, cell, head)

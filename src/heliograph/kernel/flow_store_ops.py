@@ -6,16 +6,18 @@ another group perhaps, until nothing names it any more.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from heliograph.flows.compile_actions import Origin, Program, compile_actions, depends_on_match
 from heliograph.flows.compile_fields import transport
-from heliograph.kernel.flow_store_cells import Cells
+from heliograph.kernel.flow_store_cells import GRACE, Cells, Memory
 from heliograph.kernel.layouts import FlowLimits, OpCode
 from heliograph.openflow.actions import Actions, Controller
 from heliograph.openflow.match import Match
 
-_PER_CELL = FlowLimits.CELL_OPS
+_PER_CELL, _FORMS = FlowLimits.CELL_OPS, FlowLimits.GROUP_FORMS
+# In struct store_group.
+_NEWEST, _SINCE, _OPS, _COUNTS = 0, 4, 4 + 4 * _FORMS, 4 + 8 * _FORMS
 
 
 @dataclass(slots=True, eq=False)
@@ -31,12 +33,46 @@ class OpList:
 NO_OPS = OpList(0, 0, frozenset(), {})
 
 
+@dataclass(slots=True, eq=False)
+class GroupCell:
+    """What frames find of a group, the latest forms of it. Each is written in the place of the
+    oldest, and then the place of the newest in one store."""
+
+    number: int
+    newest: int = 0
+    ended: list[int] = field(default_factory=lambda: [-GRACE] * _FORMS)  # when frames saw the next
+
+    @property
+    def rests_since(self) -> int:
+        """No frame that came later can read what `put` overwrites."""
+        return self.ended[(self.newest + 1) % _FORMS]
+
+    def put(self, memory: Memory, ops: OpList, version: int) -> None:
+        """For frames of `version`; call `end` when they come."""
+        place = (self.newest + 1) % _FORMS
+        for at, value in ((_SINCE, version), (_OPS, ops.first), (_COUNTS, ops.count)):
+            memory.set32(self.number, at + 4 * place, value)
+        memory.set32(self.number, _NEWEST, place)
+        self.newest = place
+
+    def end(self, now: int) -> None:
+        """Frames that come from now on do not see the one before the newest."""
+        self.ended[self.newest - 1] = now
+
+    def renumber(self, memory: Memory, ops: OpList) -> None:
+        """Have frames of any version find these, in memory that none looks at yet."""
+        memory.clear(self.number)
+        self.newest, self.ended = 0, [-GRACE] * _FORMS
+        memory.set32(self.number, _OPS, ops.first)
+        memory.set32(self.number, _COUNTS, ops.count)
+
+
 class OpLists:
     def __init__(self, cells: Cells) -> None:
         self._cells = cells
         self._shared: dict[Hashable, OpList] = {}
         self._tells: dict[int, tuple[Controller, ...]] = {}
-        self.groups: dict[int, int] = {}  # their cells
+        self.groups: dict[int, GroupCell] = {}
         self._names: dict[int, int] = {}  # how often a group is named
 
     def tells(self, op: int) -> tuple[Controller, ...]:
@@ -72,7 +108,7 @@ class OpLists:
         cells: dict[int, int] = {}
         try:
             for group in groups:
-                cells[group] = self.name_group(group)
+                cells[group] = self.name_group(group).number
             first = self._cells.take(-(-len(ops) // _PER_CELL)) * _PER_CELL
         except BaseException:
             for group in cells:
@@ -98,13 +134,13 @@ class OpLists:
 
     # Groups
 
-    def name_group(self, group: int) -> int:
+    def name_group(self, group: int) -> GroupCell:
         """Its cell, for one more that names it. Raises OpenFlowError where there is no room."""
         cell = self.groups.get(group)
         if cell is None:
-            cell = self._cells.take()
-            self._cells.clear(cell, 1)
-            self.groups[group] = cell
+            number = self._cells.take()
+            self._cells.memory.clear(number)
+            cell = self.groups[group] = GroupCell(number)
         self._names[group] = self._names.get(group, 0) + 1
         return cell
 
@@ -112,7 +148,4 @@ class OpLists:
         self._names[group] -= 1
         if not self._names[group]:
             del self._names[group]
-            self._cells.give(self.groups.pop(group))
-
-    def is_named(self, group: int) -> bool:
-        return group in self._names
+            self._cells.give(self.groups.pop(group).number)

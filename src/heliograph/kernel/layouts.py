@@ -189,6 +189,7 @@ class FlowLimits(IntEnum):
     BLOCK_CELLS = 8
     BUCKET_RULES = 15
     CELL_OPS = 4
+    GROUP_FORMS = 10
     FLOW_BUDGET = 4096
     MAX_RESUBMITS = 64
     MAX_SAVES = 8
@@ -846,29 +847,27 @@ class StoreRule(NamedTuple):
         return STORE_RULE.pack(self.added, self.removed, self.mask, self.priority, self.count, self.ops, self.used, self.packets, self.bytes, *self.words, self.flow)
 
 
-STORE_GROUP = struct.Struct("=IIIIII13Q")
+STORE_GROUP = struct.Struct("=I10I10I10II")
 
 
 class StoreGroup(NamedTuple):
     """struct store_group: 128 bytes."""
 
-    since: int
-    ops: int
-    count: int  # type: ignore[assignment]
-    old_ops: int
-    old_count: int
+    newest: int
+    since: tuple[int, ...]
+    ops: tuple[int, ...]
+    counts: tuple[int, ...]
     padding: int
-    spare: tuple[int, ...]
 
     @classmethod
     def unpack(cls, data: Raw) -> Self:
         """From exactly its bytes."""
         values = STORE_GROUP.unpack(data)
-        return cls(values[0], values[1], values[2], values[3], values[4], values[5], values[6:19])
+        return cls(values[0], values[1:11], values[11:21], values[21:31], values[31])
 
     def pack(self) -> Raw:
         """To its bytes."""
-        return STORE_GROUP.pack(self.since, self.ops, self.count, self.old_ops, self.old_count, self.padding, *self.spare)
+        return STORE_GROUP.pack(self.newest, *self.since, *self.ops, *self.counts, self.padding)
 
 
 OP = struct.Struct("=BBBBBBBBIIQQ")
@@ -1001,4 +1000,4 @@ FRAME_REASONS = frozenset(
 )
 
 # Maps pinned under another digest have other layouts.
-LAYOUT = "9f0dd2125da0"
+LAYOUT = "810245d7cd78"

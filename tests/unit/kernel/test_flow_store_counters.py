@@ -206,8 +206,8 @@ def test_more_changes_of_one_flow_than_a_bucket_has_places() -> None:
 
 def bucket_op(bench: Bench) -> int:
     """The number of the first op that frames find of group 1; it counts."""
-    found = layouts.StoreGroup.unpack(cell(bench.data, bench.store._lists.groups[1]))
-    return found.ops
+    found = layouts.StoreGroup.unpack(cell(bench.data, bench.store._lists.groups[1].number))
+    return found.ops[found.newest]
 
 
 def hit(bench: Bench, op: int, packets: int) -> None:
