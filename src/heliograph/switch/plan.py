@@ -21,7 +21,7 @@ from heliograph.switch import loops, mirrors, patches, tunnels
 from heliograph.switch.encapsulation import Network
 from heliograph.switch.entries import port_entry
 from heliograph.switch.intent import Bridge, Intent, Interface, Port, without_repeats
-from heliograph.switch.ofports import ofports
+from heliograph.switch.ofports import ofports, remembered
 from heliograph.switch.slots import Slots, assign
 
 
@@ -220,8 +220,10 @@ class _Planner:
         """The OpenFlow numbers of the bridge's working ports, by their own."""
         plan = self.plan
         working = plan.ports | plan.patches | plan.tunnels
-        given, vain = ofports(bridge, working.keys())
+        known = self.old.ofports.get(bridge.uuid, {})
+        given, vain = ofports(bridge, working.keys(), known)
         plan.ofports |= given
+        plan.slots.ofports[bridge.uuid] = remembered(known, given)
         for port in bridge.ports:
             for interface in port.interfaces:
                 if interface.uuid in vain:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose place in the data plane's tables is which. Pure."""
+"""Whose place in the data plane's tables is which, and whose number. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,15 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Whose slot is which, by row UUID; a mirror's is its bridge's slot * 32 + its number."""
+    """Whose slot is which, by row UUID; a mirror's is its bridge's slot * 32 + its number.
+
+    `ofports`, by Bridge row: whose each OpenFlow port number is, or was (ofports.Numbers).
+    """
 
     bridges: dict[UUID, int] = field(default_factory=dict)
     ports: dict[UUID, int] = field(default_factory=dict)
     mirrors: dict[UUID, int] = field(default_factory=dict)
+    ofports: dict[UUID, dict[int, UUID]] = field(default_factory=dict)
 
 
 def assign(rows: Iterable[UUID], old: Mapping[UUID, int], free: Collection[int]) -> dict[UUID, int]:

