@@ -9,12 +9,18 @@ so they are refused in a bundle.
 from dataclasses import dataclass, field
 
 from heliograph.flows.change import Change
-from heliograph.flows.checks import check_flow_mod, check_unmatched
+from heliograph.flows.checks import check_flow_mod, check_packet_out
 from heliograph.flows.groups import check_group_mod
 from heliograph.flows.tables import FailedAt, Tables
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import FlowMod, GroupMod, PacketOut
-from heliograph.openflow.messages import BundleAction, BundleAdd, BundleControl, BundleFlags
+from heliograph.openflow.messages import (
+    BundleAction,
+    BundleAdd,
+    BundleControl,
+    BundleFlags,
+    PortMod,
+)
 
 _BUNDLES = 64  # of a connection, open at once
 _BYTES = 32 << 20  # of messages in them
@@ -83,9 +89,9 @@ class Bundles:
                 check_flow_mod(mod, self.version)
             case GroupMod() as mod:
                 check_group_mod(mod)
-            case PacketOut(actions=actions):
-                check_unmatched(actions)
-            case _:
+            case PacketOut() as packet:
+                check_packet_out(packet)
+            case PortMod():
                 raise OpenFlowError(Code.OFPBFC_MSG_UNSUP, "a bundle cannot change ports")
 
     def control(self, control: BundleControl, tables: Tables, now: int) -> Committed | None:
@@ -127,11 +133,10 @@ class Bundles:
         raise OpenFlowError(code, f"bundle {bundle_id} is discarded")
 
     def _commit(self, bundle: _Bundle, tables: Tables, now: int) -> Committed:
-        kept = bundle.messages
-        mods = [(a, a.message) for a in kept if isinstance(a.message, FlowMod | GroupMod)]
-        packets = [a.message for a in kept if isinstance(a.message, PacketOut)]
+        kept = [add.message for add in bundle.messages]
+        messages = [m for m in kept if not isinstance(m, PortMod)]  # add() lets none in
         try:
-            change = tables.change_all([message for _, message in mods], now, self.version)
+            change = tables.change_all(messages, now, self.version)
         except FailedAt as failed:
-            raise CommitError(mods[failed.position][0], failed.error) from failed
-        return Committed(change, tuple(packets))
+            raise CommitError(bundle.messages[failed.position], failed.error) from failed
+        return Committed(change, tuple(m for m in messages if isinstance(m, PacketOut)))

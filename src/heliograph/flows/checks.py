@@ -10,13 +10,13 @@ packets without. set_field, load and move insist in every version.
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from heliograph.flows.compile_actions import compile_actions, depends_on_match
+from heliograph.flows.compile_actions import Origin, compile_actions, depends_on_match
 from heliograph.flows.compile_match import compile_match
 from heliograph.flows.flow import TABLES
 from heliograph.openflow import actions as a
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.fields import FIELDS, prerequisites_met
-from heliograph.openflow.flows import FlowCommand, FlowMod
+from heliograph.openflow.flows import FlowCommand, FlowMod, PacketOut
 from heliograph.openflow.match import Masked, Match
 from heliograph.openflow.messages import Version
 
@@ -62,17 +62,16 @@ _IN_ACTION_SETS = (
 
 def check_flow_mod(mod: FlowMod, version: int) -> None:
     """What can be said of it whatever flows there are; nothing of a group that it names."""
-    choose = version == Version.V10 or mod.command in {
-        FlowCommand.DELETE,
-        FlowCommand.DELETE_STRICT,
-    }
-    if mod.table_id == a.ALL_TABLES and not choose:
+    deletes = mod.command in {FlowCommand.DELETE, FlowCommand.DELETE_STRICT}
+    if mod.table_id == a.ALL_TABLES and not deletes and version != Version.V10:
         raise OpenFlowError(
             Code.OFPFMFC_BAD_TABLE_ID, f"{mod.command.name} needs the number of a table"
         )
     names, told = _outline(mod.match)
     _check_outline(names, told, mod.actions, mod.table_id, version == Version.V10)
     check_table(mod.table_id)
+    if mod.buffer_id is not None and not deletes:
+        raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {mod.buffer_id:#x}")
 
 
 def _outline(match: Match) -> tuple[tuple[str, ...], Fields]:
@@ -89,7 +88,10 @@ def _check_outline(
     """Once for all flows that are alike in what counts here."""
     fields = {name: (value, mask) for name, value, mask in told}
     _check_names(names, fields)
-    _check_actions(actions, fields, table_id, lenient=lenient)
+    walk = _Walk(fields, table_id, lenient=lenient)
+    walk.check(actions)
+    if walk.inconsistent:
+        raise OpenFlowError(Code.OFPBAC_MATCH_INCONSISTENT, walk.inconsistent)
 
 
 def check_table(table_id: int) -> None:
@@ -99,11 +101,6 @@ def check_table(table_id: int) -> None:
         )
 
 
-def check_match(match: Match) -> None:
-    names, told = _outline(match)
-    _check_names(names, {name: (value, mask) for name, value, mask in told})
-
-
 def _check_names(names: Iterable[str], fields: Mapping[str, Masked]) -> None:
     for name in names:
         if name in UNKNOWN_FIELDS:
@@ -111,21 +108,6 @@ def _check_names(names: Iterable[str], fields: Mapping[str, Masked]) -> None:
         field = FIELDS[name]
         if field.prerequisite and not prerequisites_met(field, fields):
             raise OpenFlowError(Code.OFPBMC_BAD_PREREQ, f"{name} without {field.prerequisite}")
-
-
-def check_actions(actions: a.Actions, match: Match, table_id: int, version: int) -> None:
-    """`table_id`: of the flow, or ALL_TABLES where it has none yet."""
-    fields = {name: (value, mask) for name, value, mask in match.fields}
-    _check_actions(actions, fields, table_id, lenient=version == Version.V10)
-
-
-def _check_actions(
-    actions: a.Actions, fields: Mapping[str, Masked], table_id: int, *, lenient: bool
-) -> None:
-    walk = _Walk(fields, table_id, lenient=lenient)
-    walk.check(actions)
-    if walk.inconsistent:
-        raise OpenFlowError(Code.OFPBAC_MATCH_INCONSISTENT, walk.inconsistent)
 
 
 def check_possible(match: Match, actions: a.Actions) -> None:
@@ -148,6 +130,12 @@ def check_unmatched(actions: a.Actions) -> None:
         if isinstance(action, a.Meter | a.ClearActions | a.WriteActions | a.GotoTable):
             raise OpenFlowError(Code.OFPBAC_BAD_TYPE, f"{type(action).__name__} outside of a flow")
     _Walk(None, a.ALL_TABLES, lenient=True).check(actions)
+
+
+def check_packet_out(packet: PacketOut) -> None:
+    """What can be said of it whatever groups there are."""
+    check_unmatched(packet.actions)
+    compile_actions(packet.actions, origin=Origin.PACKET_OUT)
 
 
 class _Walk:

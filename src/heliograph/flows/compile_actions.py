@@ -12,7 +12,6 @@ from enum import Enum
 from typing import NamedTuple
 
 from heliograph.flows.compile_fields import PIECES, PIPELINE, implies, need_of, transport
-from heliograph.flows.compile_match import compile_match
 from heliograph.flows.flow import TABLES
 from heliograph.kernel.layouts import FlowLimits, KeyWord, Op, OpCode, OpFlags, OpNeed
 from heliograph.openflow import actions as a
@@ -52,12 +51,6 @@ class Program(NamedTuple):
 def op(code: OpCode, **fields: int) -> Op:
     empty = Op(code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     return empty._replace(**fields)
-
-
-def check_flow(match: Match, actions: a.Actions) -> None:
-    """Raises OpenFlowError for a flow that the data plane cannot have."""
-    compile_match(match)
-    compile_actions(actions, match)
 
 
 def compile_actions(
@@ -133,8 +126,8 @@ class _Compiler:
                 self._move(source, target)
             case a.WriteMetadata(value, mask):
                 self._write("metadata", value & mask, mask)
-            case a.Note():
-                pass
+            case a.Note() | a.ClearActions() | a.WriteActions(()):
+                pass  # with no action set, it is always empty
             case _:
                 self._header(action)
 
@@ -374,9 +367,7 @@ def _check_target(field: str) -> None:
 def _refuse(action: a.Action) -> None:
     """What the data plane has no op for."""
     match action:
-        case a.WriteActions(()):
-            return
-        case a.WriteActions() | a.ClearActions():
+        case a.WriteActions():
             raise OpenFlowError(
                 Code.OFPBIC_UNSUP_INST, "there are no action sets; apply the actions"
             )

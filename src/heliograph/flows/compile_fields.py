@@ -7,8 +7,6 @@ from typing import NamedTuple
 from heliograph.kernel.layouts import KeyWord, OpNeed
 from heliograph.openflow.match import Match
 
-WORD = 0xFFFF_FFFF_FFFF_FFFF
-
 
 class Piece(NamedTuple):
     """`bits` bits of a field from bit `offset` up, which are in one word of the key."""

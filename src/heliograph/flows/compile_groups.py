@@ -59,7 +59,7 @@ def compile_group(desc: GroupDesc, buckets: tuple[Bucket, ...]) -> GroupProgram:
     numbers: dict[int, int] = {}
     total, below = sum(bucket.weight for bucket in buckets), 0
     for n, bucket in enumerate(buckets):
-        program = compile_actions(action_set(bucket.actions), None, Origin.BUCKET)
+        program = compile_bucket(bucket)
         body = program.ops or (op(OpCode.OP_NOTHING),)  # for the frame to be counted
         select = desc.type == GroupType.SELECT
         if select and n < len(buckets) - 1:
@@ -74,9 +74,9 @@ def compile_group(desc: GroupDesc, buckets: tuple[Bucket, ...]) -> GroupProgram:
     return GroupProgram(Program(tuple(ops), tells), numbers)
 
 
-def check_group(desc: GroupDesc) -> None:
-    """Raises OpenFlowError for a group with a bucket that the data plane cannot have."""
-    compile_group(desc, desc.buckets)
+def compile_bucket(bucket: Bucket) -> Program:
+    """What is done with its copy of a frame. Raises OpenFlowError."""
+    return compile_actions(action_set(bucket.actions), None, Origin.BUCKET)
 
 
 def action_set(actions: a.Actions) -> a.Actions:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from heliograph.flows.checks import check_unmatched
+from heliograph.flows.compile_groups import compile_bucket
 from heliograph.flows.flow import GroupEntry, Limits
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import (
@@ -26,6 +27,7 @@ from heliograph.openflow.flows import (
 _LAST_GROUP = _LAST_BUCKET = 0xFFFF_FF00
 _ON_BUCKETS = frozenset({GroupCommand.INSERT_BUCKET, GroupCommand.REMOVE_BUCKET})
 _DESCRIBING = frozenset({GroupCommand.ADD, GroupCommand.MODIFY, GroupCommand.ADD_OR_MODIFY})
+_ADDING = frozenset({GroupCommand.ADD, GroupCommand.ADD_OR_MODIFY})
 _METHODS = frozenset({"hash", "dp_hash"})
 Groups = Mapping[int, GroupEntry]
 
@@ -36,11 +38,14 @@ def check_group_mod(mod: GroupMod) -> None:
     _check_distinct(mod.buckets, Code.OFPGMFC_BAD_BUCKET)
     _check_command_bucket(mod)
     _check_selection(mod)
-    if mod.group_id > _LAST_GROUP and mod.command != GroupCommand.DELETE:
+    if mod.group_id > _LAST_GROUP and mod.command in _ADDING:
         raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, f"group {mod.group_id:#x} is reserved")
     if mod.command != GroupCommand.DELETE:
         _check_count(mod.type, mod.buckets)
     _check_buckets(mod.buckets, mod.type)
+    for bucket in mod.buckets:
+        check_unmatched(bucket.actions)
+        compile_bucket(bucket)  # also one that no frame goes to yet
 
 
 def changed(mod: GroupMod, groups: Groups, limits: Limits) -> GroupDesc:
@@ -48,7 +53,7 @@ def changed(mod: GroupMod, groups: Groups, limits: Limits) -> GroupDesc:
     old = groups.get(mod.group_id)
     if mod.command == GroupCommand.ADD and old is not None:
         raise OpenFlowError(Code.OFPGMFC_GROUP_EXISTS, f"group {mod.group_id} is there")
-    if old is None and mod.command not in {GroupCommand.ADD, GroupCommand.ADD_OR_MODIFY}:
+    if old is None and mod.command not in _ADDING:
         raise OpenFlowError(Code.OFPGMFC_UNKNOWN_GROUP, f"group {mod.group_id} is not there")
     if old is None and len(groups) >= limits.groups:
         raise OpenFlowError(Code.OFPGMFC_OUT_OF_GROUPS, f"{limits.groups} groups are there")
@@ -156,7 +161,6 @@ def _check_buckets(buckets: tuple[Bucket, ...], kind: GroupType) -> None:
             raise OpenFlowError(Code.OFPGMFC_WATCH_UNSUPPORTED, f"{kind.name} watches nothing")
         if not watches and kind == GroupType.FAST_FAILOVER:
             raise OpenFlowError(Code.OFPGMFC_INVALID_GROUP, "a failover bucket that watches none")
-        check_unmatched(bucket.actions)
 
 
 def _check_loop(desc: GroupDesc, groups: Groups) -> None:

@@ -7,8 +7,7 @@ flow is the same one while table, priority and match are; it keeps its id throug
 it its counters, unless they are to begin anew.
 
 Other than Open vSwitch: 64 tables instead of 254, the limits of flow.Limits, and refused is what
-checks.py and groups.py say. Flows are never evicted; `importance` is kept to be told. A buffer is
-never there, so its id is ignored.
+checks.py and groups.py say. Flows are never evicted; `importance` is kept to be told.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,15 @@ from heliograph.flows.flow import (
     groups_in,
 )
 from heliograph.flows.store import Table
-from heliograph.openflow.actions import ALL_GROUPS, ALL_TABLES, ANY_GROUP, Controller, Output, Port
+from heliograph.openflow.actions import (
+    ALL_GROUPS,
+    ALL_TABLES,
+    ANY_GROUP,
+    Actions,
+    Controller,
+    Output,
+    Port,
+)
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import (
     FlowCommand,
@@ -38,6 +45,7 @@ from heliograph.openflow.flows import (
     FlowStatsRequest,
     GroupCommand,
     GroupMod,
+    PacketOut,
     RemovedReason,
 )
 from heliograph.openflow.messages import Version
@@ -78,16 +86,24 @@ class Tables:
             raise failed.error from failed
 
     def change_all(
-        self, messages: Sequence[FlowMod | GroupMod], now: int, version: int = Version.V15
+        self,
+        messages: Sequence[FlowMod | GroupMod | PacketOut],
+        now: int,
+        version: int = Version.V15,
     ) -> Change:
-        """All of them in their order, or none. Raises FailedAt."""
+        """All of them in their order, or none. Raises FailedAt.
+
+        A frame to be sent changes nothing, but the groups that it goes to must be there then.
+        """
         work = Progress()
         for position, message in enumerate(messages):
             try:
                 if isinstance(message, FlowMod):
                     self._flow_mod(work, message, now, version)
-                else:
+                elif isinstance(message, GroupMod):
                     self._group_mod(work, message, now)
+                else:
+                    self._check_groups(message.actions)
             except OpenFlowError as error:
                 self._take_back(work.steps)
                 raise FailedAt(position, error) from error
@@ -155,14 +171,14 @@ class Tables:
             for flow in found:
                 self._remove(work, flow, RemovedReason.DELETE)
         elif found:
-            self._check_groups(mod)
+            self._check_groups(mod.actions)
             for flow in found:
                 self._modify(work, mod, flow, now)
         elif mod.cookie is not None and not mod.cookie_mask:
             self._add(work, mod, now)
 
-    def _check_groups(self, mod: FlowMod) -> None:
-        for group_id in groups_in(mod.actions):
+    def _check_groups(self, actions: Actions) -> None:
+        for group_id in groups_in(actions):
             if group_id not in self.groups:
                 raise OpenFlowError(
                     Code.OFPBAC_BAD_OUT_GROUP, f"group {group_id} is not there; add it first"
@@ -192,7 +208,7 @@ class Tables:
 
     def _add(self, work: Progress, mod: FlowMod, now: int) -> None:
         table_id = 0 if mod.table_id == ALL_TABLES else mod.table_id
-        self._check_groups(mod)
+        self._check_groups(mod.actions)
         check_possible(mod.match, mod.actions)
         table = self.tables[table_id]
         old = table.find(mod.match, mod.priority)

@@ -6,7 +6,7 @@ from tests.unit.flows.mods import ONE, group, mod, port
 
 from heliograph.flows.bundles import Bundles, CommitError, Committed
 from heliograph.flows.tables import Tables
-from heliograph.openflow.actions import Group
+from heliograph.openflow.actions import Group, SetField
 from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.flows import FlowMod, GroupMod, PacketOut
 from heliograph.openflow.messages import (
@@ -18,6 +18,7 @@ from heliograph.openflow.messages import (
 )
 
 OPEN, CLOSE = BundleAction.OPEN_REQUEST, BundleAction.CLOSE_REQUEST
+FRAME = bytes(60)
 COMMIT, DISCARD = BundleAction.COMMIT_REQUEST, BundleAction.DISCARD_REQUEST
 
 
@@ -56,7 +57,7 @@ class Session:
 def test_a_bundle_is_one_change_in_the_order_of_its_messages() -> None:
     session = Session()
     session.control(OPEN)
-    packet = PacketOut(actions=ONE)
+    packet = PacketOut(actions=(Group(1),), data=FRAME)
     for message in (group(1, ONE), packet, mod(actions=(Group(1),)), mod(match=port(2))):
         session.add(message)
     assert not session.tables.flows
@@ -70,7 +71,7 @@ def test_a_bundle_is_one_change_in_the_order_of_its_messages() -> None:
 def test_the_message_at_fault_is_named_and_nothing_is_changed() -> None:
     session = Session()
     session.add(mod(match=port(1)))  # opens it, too
-    session.add(PacketOut(actions=ONE))
+    session.add(PacketOut(actions=ONE, data=FRAME))
     session.add(mod(actions=(Group(8),)))
     with pytest.raises(CommitError) as caught:
         session.control(COMMIT)
@@ -80,11 +81,25 @@ def test_the_message_at_fault_is_named_and_nothing_is_changed() -> None:
     assert session.refused(DISCARD) == "OFPBFC_BAD_ID"
 
 
+def test_a_frame_to_be_sent_can_be_at_fault_too() -> None:
+    """A group that comes later in the bundle is not there yet."""
+    session = Session()
+    session.add(mod())
+    session.add(PacketOut(actions=(Group(1),), data=FRAME))
+    session.add(group(1, ONE))
+    with pytest.raises(CommitError) as caught:
+        session.control(COMMIT)
+    assert (caught.value.message.xid, caught.value.error.code.name) == (2, "OFPBAC_BAD_OUT_GROUP")
+    assert not session.tables.flows and not session.tables.groups
+
+
 def test_what_could_never_be_done_is_refused_when_it_is_added() -> None:
     session = Session()
     assert session.refused_add(mod(table_id=64)) == "OFPBRC_BAD_TABLE_ID"
     assert session.refused_add(group(0xFFFF_FF05)) == "OFPGMFC_INVALID_GROUP"
     assert session.refused_add(PortMod(port=1, address=2)) == "OFPBFC_MSG_UNSUP"
+    undoable = PacketOut(actions=(SetField("nd_target", 1, 1), *ONE), data=FRAME)
+    assert session.refused_add(undoable) == "OFPBAC_BAD_SET_ARGUMENT"
     session.add(mod())
     session.control(COMMIT)
     assert len(session.tables.flows) == 1

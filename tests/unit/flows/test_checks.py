@@ -4,11 +4,17 @@ the data plane has no place for."""
 
 import pytest
 
-from heliograph.flows.checks import UNKNOWN_FIELDS, check_actions, check_match, check_unmatched
+from heliograph.flows.checks import (
+    UNKNOWN_FIELDS,
+    check_flow_mod,
+    check_packet_out,
+    check_unmatched,
+)
 from heliograph.openflow import actions as a
 from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.errors import OpenFlowError
 from heliograph.openflow.fields import FIELDS
+from heliograph.openflow.flows import FlowCommand, FlowMod, PacketOut
 from heliograph.openflow.match import ANYTHING, Match
 
 IPV4 = Match.of({"eth_type": (0x800, 0xFFFF)})
@@ -22,8 +28,9 @@ INCONSISTENT = "OFPBAC_MATCH_INCONSISTENT"
 
 
 def error(actions: a.Actions, match: Match = ANYTHING, version: int = 4) -> str:
+    mod = FlowMod(command=FlowCommand.ADD, table_id=3, match=match, actions=actions)
     try:
-        check_actions(actions, match, 3, version)
+        check_flow_mod(mod, version)
     except OpenFlowError as refused:
         return refused.code.name
     return ""
@@ -126,10 +133,31 @@ def test_without_a_match_nothing_is_asked_of_the_packet() -> None:
 
 
 def test_matches_need_their_prerequisites_and_a_place_in_the_key() -> None:
-    check_match(TCP)
-    check_match(FRAGMENT)
-    with pytest.raises(OpenFlowError, match="OFPBMC_BAD_PREREQ"):
-        check_match(Match.of({"eth_type": (0x800, 0xFFFF), "tcp_dst": (1, 0xFFFF)}))
+    assert error((), TCP) == error((), FRAGMENT) == ""
+    without = Match.of({"eth_type": (0x800, 0xFFFF), "tcp_dst": (1, 0xFFFF)})
+    assert error((), without) == "OFPBMC_BAD_PREREQ"
     for name in UNKNOWN_FIELDS:
-        with pytest.raises(OpenFlowError, match=f"OFPBMC_BAD_FIELD.*{name}"):
-            check_match(Match.of({name: (0, FIELDS[name].all_ones)}))
+        assert error((), Match.of({name: (0, FIELDS[name].all_ones)})) == "OFPBMC_BAD_FIELD"
+
+
+@pytest.mark.parametrize("command", FlowCommand)
+def test_no_frame_waits_in_a_buffer(command: FlowCommand) -> None:
+    """As in Open vSwitch: a flow for one is not added either; a deletion looks at none."""
+    mod = FlowMod(command=command, table_id=0, buffer_id=7)
+    if command in {FlowCommand.DELETE, FlowCommand.DELETE_STRICT}:
+        check_flow_mod(mod, 4)
+    else:
+        with pytest.raises(OpenFlowError, match="OFPBRC_BUFFER_UNKNOWN"):
+            check_flow_mod(mod, 4)
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (a.GotoTable(1), "OFPBAC_BAD_TYPE"),
+        (a.SetField("nd_target", 1, 1), "OFPBAC_BAD_SET_ARGUMENT"),
+    ],
+)
+def test_what_cannot_be_done_with_a_frame_is_refused(action: a.Action, expected: str) -> None:
+    with pytest.raises(OpenFlowError, match=expected):
+        check_packet_out(PacketOut(actions=(action, a.Output(1)), data=bytes(60)))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Groups: what is refused with which code, and the flows that go with a group."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ from tests.unit.flows.mods import ONE, TWO, group, mod, port, refused
 from heliograph.flows.flow import Limits
 from heliograph.flows.queries import group_descs, group_stats
 from heliograph.flows.tables import Tables
-from heliograph.openflow.actions import ALL_GROUPS, Clone, GotoTable, Group, Meter, Output
+from heliograph.openflow.actions import (
+    ALL_GROUPS,
+    Clone,
+    GotoTable,
+    Group,
+    Meter,
+    Output,
+    SetField,
+)
 from heliograph.openflow.flows import (
     BUCKET_ALL,
     BUCKET_FIRST,
@@ -78,6 +87,7 @@ def made() -> Tables:
         (group(3, (Group(3),)), "OFPGMFC_LOOP"),
         (group(3, (Clone((Group(3),)),)), "OFPGMFC_LOOP"),
         (group(3, (Output(0xFF00),)), "OFPBAC_BAD_OUT_PORT"),
+        (group(0xFFFF_FF05, command=GroupCommand.MODIFY), "OFPGMFC_UNKNOWN_GROUP"),
         (group(3, (Meter(1),)), "OFPBAC_BAD_TYPE"),
         (group(3, (GotoTable(1),)), "OFPBAC_BAD_TYPE"),
         (group(3, selection=Selection(method="hash")), "OFPBPC_BAD_VALUE"),
@@ -96,6 +106,15 @@ def made() -> Tables:
 )
 def test_what_cannot_be_is_refused(message: GroupMod, error: str) -> None:
     assert refused(made(), message) == error
+
+
+def test_a_bucket_that_the_data_plane_cannot_do_is_refused_before_any_frame_goes_to_it() -> None:
+    """Of a failover group also the one behind, of a select group also one without weight."""
+    behind = replace(WATCHING, actions=(SetField("nd_target", 1, 1), Output(2)))
+    for kind in FF, SELECT:
+        message = group(3, type=kind, buckets=(WATCHING, behind))
+        assert refused(made(), message) == "OFPBAC_BAD_SET_ARGUMENT"
+    made().change(group(3, type=FF, buckets=(WATCHING, WATCHING)), 0)
 
 
 def test_buckets_do_nothing_where_a_group_is_deleted() -> None:

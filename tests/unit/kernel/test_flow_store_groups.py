@@ -2,17 +2,20 @@
 """Groups in a store, and what frames for controllers name."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tests.oracle.flow_store import group_ops, look_up, ops_of, version_of
 from tests.unit.flows.mods import DELETE, ONE, TWO, group, mod, port
 from tests.unit.kernel.flow_stores import Bench
 
+from heliograph.flows.change import GroupChange
+from heliograph.flows.flow import GroupEntry
 from heliograph.kernel.layouts import OpCode
 from heliograph.openflow import actions as a
 from heliograph.openflow.actions import Group, Output
 from heliograph.openflow.errors import OpenFlowError
-from heliograph.openflow.flows import Bucket, GroupCommand, GroupMod, GroupType
+from heliograph.openflow.flows import Bucket, GroupCommand, GroupDesc, GroupMod, GroupType
 from heliograph.openflow.match import Match
 from heliograph.openflow.messages import Version
 
@@ -165,9 +168,13 @@ def test_a_group_that_cannot_be_done_leaves_all_as_it_was() -> None:
     bench.change(group(1, ONE), mod(match=port(1), actions=(Group(1),)))
     bench.wait()
     used = bench.store._cells.used
-    bad = (a.SetField("nd_target", 1, 1), Output(1))
+    change = bench.tables.change_all((group(1, TWO, command=MODIFY), group(2, ONE)), bench.now)
+    # No group mod is done with such a bucket, so none can be said.
+    bad = Bucket(actions=(a.SetField("nd_target", 1, 1), Output(1)), weight=0)
+    third = GroupChange(None, GroupEntry(GroupDesc(3, GroupType.ALL, (bad,)), bench.now))
     with pytest.raises(OpenFlowError):
-        bench.change(group(1, TWO, command=MODIFY), group(2, ONE), group(3, bad))
+        bench.store.apply(replace(change.delta, groups=(*change.delta.groups, third)))
+    bench.tables.undo(change)
     assert outputs(bench) == [1]
     bench.wait()
     assert bench.store._cells.used == used
