@@ -8,7 +8,7 @@ idempotent, so a pass that was cut short, or a new process, just does the rest.
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -90,9 +90,10 @@ class Reconciler:
             ),
         )
         mtus = self._smallest_mtus(wanted, done.present)
+        staying = {internal.far_name for internal in wanted.internal.values()}
         for uuid, internal in wanted.internal.items():
             try:
-                far = await self._make(internal, mtus.get(internal.bridge))
+                far = await self._make(internal, mtus.get(internal.bridge), staying)
             except HeliographError as error:
                 done.errors[uuid] = str(error)
                 continue
@@ -172,13 +173,17 @@ class Reconciler:
                 smallest[existing.bridge] = min(mtu, smallest.get(existing.bridge, mtu))
         return smallest
 
-    async def _make(self, internal: Internal, smallest: int | None) -> Device:
-        """Our end of an internal port's pair, made if need be with defaults that work."""
+    async def _make(
+        self, internal: Internal, smallest: int | None, staying: Collection[str]
+    ) -> Device:
+        """Our end of an internal port's pair, made if need be with defaults that work; `staying`
+        are the names of all our ends."""
         far = self._devices.by_name.get(internal.far_name)
         if far is not None:
             if not far.admin_up:  # nobody but us has any business with it
                 await self._devices.set_up(far.ifindex, True)
             return far
+        await self._make_way(internal.name, staying)
         mac, mtu = internal.stable_mac, smallest or DEFAULT_MTU
         user, far = await self._devices.create_internal(
             internal.name, internal.far_name, str(internal.uuid), mac, mtu
@@ -186,6 +191,17 @@ class Reconciler:
         self._made[internal.uuid] = (replace(internal, mac=mac, mtu_request=None), mtu)
         log.info("internal port %s made (our end is %s)", user.name, far.name)
         return far
+
+    async def _make_way(self, name: str, staying: Collection[str]) -> None:
+        """Delete the pair that had the name, if its row is gone."""
+        other = self._devices.by_name.get(name)
+        far = self._devices.by_index.get(other.peer) if other else None
+        if far and far.name not in staying and far.ifindex in self._linked():
+            await self._delete([far.ifindex])
+
+    def _linked(self) -> set[int]:
+        """Devices that frames come from into the data plane."""
+        return self._plane.devices().keys() | self._plane.attached()
 
     async def _retune(self, internal: Internal, far: Device, smallest: int | None) -> None:
         """Follow a change of the wanted MAC or MTU; what the user has set himself stays his.
@@ -220,7 +236,7 @@ class Reconciler:
             kept |= self._segmenter.ends
         by_name = self._devices.by_name
         begun = {by_name[name].ifindex for name in self._restores.making if name in by_name}
-        linked = self._plane.devices().keys() | self._plane.attached()
+        linked = self._linked()
         leaving = (linked | begun) - kept
         # Ours go before their pins do: those tell the next start of them if this one is cut short.
         await self._delete(leaving)

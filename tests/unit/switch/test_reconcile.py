@@ -234,6 +234,21 @@ async def test_an_internal_port_is_made_once_and_followed(scene: Scene) -> None:
     assert deeds[1].startswith("detach")
 
 
+async def test_a_row_in_the_place_of_another_has_its_name_at_once(scene: Scene) -> None:
+    """`del-port tap1 -- add-port tap1`: one transaction, another row."""
+    bridge = scene.rows.bridge("br0", (scene.rows.port("tap1"),))
+    await scene.follow()
+    scene.rows.set("Bridge", bridge, ports=(scene.rows.port("tap1"),))
+    deeds, errors, _ = await scene.follow()
+    assert deeds[0].startswith("delete hg") and deeds[1] == "create tap1 1500" and not errors
+    stays = scene.rows.port("tap2")
+    scene.rows.set("Bridge", bridge, ports=(stays,))
+    await scene.follow()
+    scene.host.put(dataclasses.replace(scene.host.by_name.pop("tap2"), name="tap3"))
+    scene.rows.set("Bridge", bridge, ports=(stays, scene.rows.port("tap3")))
+    assert not any(deed.startswith("delete") for deed in (await scene.follow())[0])
+
+
 async def test_what_the_user_set_himself_stays_his(scene: Scene) -> None:
     port = scene.rows.port("tap1")
     scene.rows.bridge("br0", (port,))
