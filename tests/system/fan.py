@@ -286,7 +286,7 @@ class Fan:
         with self.under.capture() as capture:
             self.site.send("p1", bytes(12) + ETHERTYPE + bytes(JUMBO - 14))
             count = len(self.tunnels)
-            seen = capture.collect(count, keep=is_tunnelled, timeout=0.2, quiet=0.05)
+            seen = capture.collect(count, keep=is_tunnelled, timeout=0.5, quiet=0.05)
         self.carried(seen)
         return max((len(frame.data) for frame in seen), default=0)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program: send_frames.py DEVICE CPU COUNT FRAME BEGIN sends a frame (hex) COUNT times.
+"""A program: send_frames.py DEVICE CPU COUNT FRAME BEGIN END sends a frame (hex) again and again.
 
-It stays on one CPU, prints "ready", and begins when the file BEGIN is there.
+It stays on one CPU, prints "ready", and begins when the file BEGIN is there. It ends after COUNT
+frames, but not before the file END is there, and prints how many it sent.
 """
 
 import os
@@ -10,18 +11,24 @@ import sys
 import time
 from pathlib import Path
 
+STEP = 500
 
-def main(device: str, cpu: str, count: str, frame: str, begin: str) -> None:
+
+def main(device: str, cpu: str, count: str, frame: str, *files: str) -> None:
     """As fast as the device takes them."""
     os.sched_setaffinity(0, {int(cpu)})
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         sender.bind((device, 0))
-        data = bytes.fromhex(frame)
+        data, (begin, end) = bytes.fromhex(frame), map(Path, files)
         print("ready", flush=True)
-        while not Path(begin).exists():
+        while not begin.exists():
             time.sleep(0.001)
-        for _ in range(int(count)):
-            sender.send(data)
+        sent = 0
+        while sent < int(count) or not end.exists():
+            for _ in range(STEP):
+                sender.send(data)
+            sent += STEP
+        print(f"sent {sent}", flush=True)
 
 
 main(*sys.argv[1:])

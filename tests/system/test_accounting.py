@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tests.system.site import MAC1, MAC2, Site, frame
 from tools.lab.capture import ETH_P_ALL, PACKET_STATISTICS, SOL_PACKET
-from tools.lab.processes import Process
+from tools.lab.processes import Process, eventually
 
-EACH = 50_000  # frames of each of two senders, each on a CPU of its own
+EACH = 50_000  # frames at least of each of two senders, each on a CPU of its own
+FLAPS = 3  # while they send, at least
 PROGRAM = Path(__file__).parent / "send_frames.py"
 
 
@@ -34,8 +35,9 @@ class Counted:
 
 
 def traffic(site: Site) -> list[Process]:
-    """EACH frames from tap1 on one CPU to tap2, and as many the other way on another."""
-    begin = site.lab.path("begin")
+    """EACH frames from tap1 on one CPU to tap2, and as many the other way on another; and more
+    until the file `end` is there."""
+    begin, end = site.lab.path("begin"), site.lab.path("end")
     senders = []
     cpus = sorted(os.sched_getaffinity(0))
     for port, cpu, target, source in (
@@ -43,12 +45,17 @@ def traffic(site: Site) -> list[Process]:
         ("tap2", cpus[-1], MAC1, MAC2),
     ):
         words = [sys.executable, PROGRAM, port, str(cpu), str(EACH)]
-        words += [frame(target, source).hex(), begin]
-        senders.append(site.lab.start(site.guests[port], *map(str, words)))
-    for sender in senders:
-        sender.wait_for_line("ready")
+        words += [frame(target, source).hex(), begin, end]
+        out = site.lab.path(f"sent-{port}")
+        senders.append(site.lab.start(site.guests[port], *map(str, words), out=out))
+    assert eventually(lambda: all("ready" in printed(site, port) for port in ("tap1", "tap2")))
     begin.touch()
     return senders
+
+
+def printed(site: Site, port: str) -> str:
+    """What the sender at a port has said."""
+    return site.lab.path(f"sent-{port}").read_text()
 
 
 def drops(statistics: dict[str, int]) -> int:
@@ -79,17 +86,19 @@ def test_departures_2_and_6_every_copy_is_accounted_for(outputs: Site) -> None:
     counted = {name: Counted(site, name) for name in ("out", "rspan1", "rspan2")}
     site.send("tap1", frame(b"\xff" * 6, MAC1))  # each is known where it is
     site.send("tap2", frame(b"\xff" * 6, MAC2))
-    selected = 2 + 2 * EACH
     senders = traffic(site)
     flaps = 0
-    while any(sender.running for sender in senders) and flaps < 10_000:
+    while any(sender.running for sender in senders):
         for state in "down", "up":
             for name in "out", "rspan1":
                 site.switch.host.ip(f"link set {name} {state}")
             time.sleep(0.005)
         flaps += 1
+        if flaps == FLAPS:
+            site.lab.path("end").touch()
     assert [sender.wait() for sender in senders] == [0, 0]
-    assert flaps >= 3
+    sent = {port: 1 + int(printed(site, port).split()[-1]) for port in ("tap1", "tap2")}
+    selected = sum(sent.values())
     span = site.settled("span", tx_packets=selected)
     rspan = site.settled("rspan", tx_packets=selected)
     arrived = {name: count() for name, count in counted.items()}
@@ -111,6 +120,6 @@ def test_departures_2_and_6_every_copy_is_accounted_for(outputs: Site) -> None:
         assert port["drop_device_down"] == mirror["drop_device_down"]
     for name, other in ("tap1", "tap2"), ("tap2", "tap1"):
         port = site.statistics(name, "interface")
-        assert port["rx_packets"] == selected // 2
+        assert port["rx_packets"] == sent[name]
         assert port["tx_packets"] == site.statistics(other, "interface")["rx_packets"]
         assert drops(port) == 0

@@ -2,6 +2,7 @@
 """Network devices through netlink, in real namespaces; `ip` is the second opinion."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
+from tools.lab.processes import PATIENCE
 
 from heliograph.errors import HeliographError
 from heliograph.kernel.devices import Device, Devices, Restore
@@ -36,13 +38,13 @@ def within(namespace: Namespace, scenario: Scenario) -> None:
     """Run a scenario with the devices of a namespace, in a thread that entered it."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(20), Devices() as devices:
+        async with asyncio.timeout(2 * PATIENCE), Devices() as devices:
             await scenario(devices)
 
     namespace.call(lambda: asyncio.run(bounded()))
 
 
-async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
@@ -88,15 +90,19 @@ def test_our_end_never_speaks(host: Namespace) -> None:
             listener.setblocking(False)
             listener.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # "network is down", still
             await devices.set_up(near.ifindex, True)
+            heard: list[tuple[bool, str]] = []
+
+            def hear() -> bool:
+                """Whether the user's end itself has spoken."""
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frame, address = listener.recvfrom(2048)
+                        heard.append((address[2] == 4, frame.hex()))  # PACKET_OUTGOING
+                return any(outgoing for outgoing, _ in heard)
+
+            await until(hear)
             await asyncio.sleep(0.8)
-            heard = []
-            while True:
-                try:
-                    frame, address = listener.recvfrom(2048)
-                except BlockingIOError:
-                    break
-                heard.append((address[2] == 4, frame.hex()))  # PACKET_OUTGOING
-        assert any(outgoing for outgoing, _ in heard), "the user's end itself does speak"
+            hear()
         assert [frame for outgoing, frame in heard if not outgoing] == []
 
     within(host, scenario)
@@ -357,7 +363,7 @@ def udp_frame(host: Namespace, devices: Devices) -> bytes:
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with listener, sender:
         listener.bind((FAR, 0x0800))
-        listener.settimeout(3)
+        listener.settimeout(PATIENCE)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sender.setsockopt(socket.SOL_SOCKET, 25, b"tap1\0")  # SO_BINDTODEVICE
         sender.sendto(b"payload!", ("10.9.8.255", 4711))

@@ -118,24 +118,24 @@ def group(*ports: int) -> GroupMod:
     return GroupMod(command=GroupCommand.MODIFY, group_id=1, type=GroupType.ALL, buckets=buckets)
 
 
-def change_for(seconds: float, hosts: Hosts, mods: Sequence[FlowMod | GroupMod]) -> int:
-    """Send these in turn as fast as they are answered; how many were."""
+def change_for(
+    seconds: float, hosts: Hosts, mods: Sequence[FlowMod | GroupMod], least: int = 100
+) -> None:
+    """Send these in turn as fast as they are answered, so many times at least."""
     count = 0
     with closing(hosts.controller()) as controller:
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or count < least:
             assert controller.change(mods[count % len(mods)]) == ""
             count += 1
-    return count
 
 
 @pytest.mark.parametrize("command", [FlowCommand.ADD, FlowCommand.MODIFY_STRICT])
 def test_one_flow_that_changes_all_the_time(hosts: Hosts, command: FlowCommand) -> None:
     hosts.replace(["priority=5,in_port=1,actions=output:2", f"priority=1,actions=output:{ALARM}"])
     with storm(hosts) as arrived:
-        changes = change_for(2, hosts, [flow(command, port) for port in (3, 2)])
+        change_for(2, hosts, [flow(command, port) for port in (3, 2)])
     arrived.check()
-    assert changes > 100
     assert arrived.at[2] and arrived.at[3]
     # A flow is the same one through its changes, so are its counters.
     counts = [counted for flow, counted in hosts.counts().items() if "priority=5" in flow]
@@ -147,7 +147,7 @@ def test_a_flow_that_hides_another(hosts: Hosts) -> None:
     hosts.replace(["priority=4,in_port=1,actions=output:2", f"priority=1,actions=output:{ALARM}"])
     mods = [flow(c, 3) for c in (FlowCommand.ADD, FlowCommand.DELETE_STRICT)]
     with storm(hosts) as arrived:
-        assert change_for(2, hosts, mods) > 100
+        change_for(2, hosts, mods)
     arrived.check()
     assert arrived.at[2] and arrived.at[3]
 
@@ -158,7 +158,7 @@ def test_groups(hosts: Hosts) -> None:
     hosts.replace(["in_port=1,actions=group:1,group:1"], groups)
     with storm(hosts) as arrived:
         mods = [group(2, 2), group(3, 3, 3), group(2, 3)]
-        assert change_for(2, hosts, mods) > 20
+        change_for(2, hosts, mods, least=30)
     two, three = (Counter(arrived.at[number]) for number in (2, 3))
     met = {(two[n], three[n]) for n in range(arrived.sent)}
     assert met == {(4, 0), (0, 6), (2, 2)}, "(times at host 2, times at host 3)"

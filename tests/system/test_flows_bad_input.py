@@ -18,7 +18,7 @@ from tests.system.flow_hosts import Hosts, shared
 from tests.system.flow_storm import Storm
 from tests.system.site import MAC2, frame, read_live
 from tools.lab.flow import Flow
-from tools.lab.processes import eventually
+from tools.lab.processes import PATIENCE, eventually
 
 from heliograph.openflow import flows as f
 from heliograph.openflow import messages as m
@@ -88,7 +88,7 @@ class Raw:
         """With a version, it says hello."""
         self.version = version or Version.V13
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(str(hosts.socket))
         if version is not None:
             self.socket.sendall(HEADER.pack(version, HELLO, 8, 1))
@@ -330,10 +330,11 @@ def test_loops_of_resubmit(made: Hosts, watch: Watch, flows: list[str]) -> None:
         made.guest.send("g3", [FRAME] * 500)
         spent = time.monotonic() - begun
         others.stop()
-        assert others.numbers(two.everything()) == list(range(others.sent))
+        assert others.arrived(two) == list(range(others.sent))
     after = read_live(made.switch, made.tools, "p3", "port")["drop_budget"]
     assert after - before == 500
-    assert spent / 500 < 0.002, "a frame's cost is not bounded"
+    # By far the dearest of them costs 0.2 ms; what is not bounded does not end.
+    assert spent / 500 < 0.02, "a frame's cost is not bounded"
     watch.healthy()
 
 
@@ -348,7 +349,7 @@ def test_a_controller_that_never_reads(made: Hosts, watch: Watch) -> None:
         with Storm(made.guest, "g1") as storm:
             eventually(lambda: len(made.dump("table=9")) == 0, 2)
             assert len(made.dump("table=9")) == 5000
-        assert storm.numbers(two.everything()) == list(range(storm.sent))
+        assert storm.arrived(two) == list(range(storm.sent))
         assert watch.memory() - watch.begun < 48 * MiB
     said = watch.healthy(48 * MiB)
     assert len(said) <= 2, said  # it closed, and what was left out
@@ -382,7 +383,6 @@ def test_half_open_connections(made: Hosts, watch: Watch) -> None:
     for one in silent[10:]:
         one.close()
     for one in silent[:10]:
-        one.socket.settimeout(15)
         one.ends()
         one.close()
     said = watch.healthy()

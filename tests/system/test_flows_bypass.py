@@ -94,7 +94,7 @@ def test_a_port_that_moves_takes_nothing_along(hosts: Hosts) -> None:
 
 
 def test_frames_are_counted_once_in_the_midst_of_changes(hosts: Hosts) -> None:
-    with Flow((hosts.guest, "g1"), MAC2) as frames:
+    with Flow((hosts.guest, "g1"), MAC2, rate=200) as frames:
         for _ in range(CHANGES):
             hosts.ofctl("add-flow", "br0", OTHER)
             hosts.ofctl("del-flows", "br0", "in_port=2")

@@ -41,8 +41,9 @@ def test_rule_85_and_d10_a_stream_cut_by_a_flow(
     assert eventually(lambda: guests["p1"].ping("10.8.0.2", 1) == 1)
     for flow in FLOWS:
         ovs.run("ovs-ofctl", "add-flow", "br0", flow)
-    # The segmenter, which the first flow calls for, is there a pass later.
+    # The segmenter, which the first flow calls for, is there a pass later, and then in use.
     assert eventually(lambda: "segmenter" in switch.host.ip("-j link show"))
+    ovs.vsctl("set bridge br0 external_ids:seen=segmenter")
     with Capture(guests["p3"], "p3") as capture:
         transfer(guests["p1"], guests["p2"], "10.8.0.2", SIZE)
         frames = [f for f in capture.everything() if Ether(f.data).haslayer(TCP)]

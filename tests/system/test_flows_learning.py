@@ -133,6 +133,10 @@ class Bridge:
         """Whether there is a flow whose line has these words."""
         return any(words in line for line in self.flows())
 
+    def is_taught(self, words: str) -> bool:
+        """Whether its guests reach each other, and that has left such a flow."""
+        return self.ping() == 2 and self.has(words)
+
     def packets(self, pattern: str) -> int:
         """How many frames the flow has had that looks so, the only one."""
         found = [line for line in self.flows() if re.search(pattern, line)]
@@ -219,22 +223,21 @@ def test_controller_dies_and_comes_back(site: Site) -> None:
             bridge.control(CALL, "inactivity_probe=1000")
         for bridge in alone, closed:
             assert eventually(partial(bridge.says, "true", "state=ACTIVE")), controller.log
-            assert bridge.ping() == 2
-            assert bridge.has(IDLE)
+            assert eventually(partial(bridge.is_taught, IDLE))
     died = time.monotonic()
     for bridge in alone, closed:
-        assert eventually(partial(bridge.says, "false", "state=BACKOFF"), 3)
-        assert int(bridge.column("status:sec_since_disconnect")) < 10
-    assert eventually(lambda: closed.flows() == [], 6), "the time of idle flows is over"
-    assert eventually(lambda: alone.has(NORMAL), 5), alone.flows()
+        assert eventually(partial(bridge.says, "false", "state=BACKOFF"))
+        assert int(bridge.column("status:sec_since_disconnect")) < 60
+    assert eventually(lambda: closed.flows() == []), "the time of idle flows is over"
+    assert eventually(lambda: alone.has(NORMAL)), alone.flows()
     assert time.monotonic() - died >= 3
     assert len(alone.flows()) == 1
     assert alone.ping() == 2
     assert closed.ping(1) == 0
     with closing(site.start_stock(LISTEN, *version)) as controller:
         for bridge in alone, closed:
-            assert eventually(partial(bridge.says, "true", "state=ACTIVE"), 5), controller.log
-            assert eventually(lambda: not alone.has(NORMAL), 3)
+            assert eventually(partial(bridge.says, "true", "state=ACTIVE")), controller.log
+            assert eventually(lambda: not alone.has(NORMAL))
             assert bridge.ping() == 2
         check_learned(closed, controller, "icmp")
 

@@ -17,7 +17,7 @@ from tests.system.site import MAC2, frame
 from tools.lab.flow import Flow
 from tools.lab.heliograph import HELIO, Heliograph
 from tools.lab.lab import Lab
-from tools.lab.processes import eventually, run
+from tools.lab.processes import answers, eventually, run
 
 from heliograph.openflow.flows import FlowCommand, FlowMod
 from heliograph.openflow.match import Match
@@ -43,6 +43,8 @@ table=20,priority=4,metadata=0x5/0xff,actions=clone(push_vlan:0x8100,set_field:4
 table=20,priority=3,arp,arp_op=2,arp_tpa=10.0.0.0/8,actions=controller(max_len=128,id=7),IN_PORT
 table=20,priority=2,idle_timeout=60000,importance=9,ip,nw_frag=later,actions=output(port=2,max_len=64)
 """
+UPGRADED = 100  # frames a second over an upgrade
+UNCOUNTED = 3  # seconds, at most, from the copying of counters to the swap of programs
 DEFAULT = ["cookie=0x0, table=0, priority=0 actions=NORMAL"]
 COOKIE = re.compile("cookie=(0x[0-9a-f]+)")
 _PACKETS = re.compile(r"n_packets=(\d+)")
@@ -73,11 +75,11 @@ def hosts(lab: Lab, switch: Heliograph) -> Hosts:
 
 
 class Traffic:
-    """Frames from host 1 to hosts 2 and 4, about 1,000 a second; each arrives once, in order."""
+    """Frames from host 1 to hosts 2 and 4, so many a second; each arrives once, in order."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, rate: int = 1000) -> None:
         self._captures = {number: hosts.capture(number) for number in (2, 3, 4)}
-        self._flow = Flow((hosts.guest, "g1"), MAC2)
+        self._flow = Flow((hosts.guest, "g1"), MAC2, rate)
         self.sent = 0
 
     def sends(self, count: int) -> None:
@@ -97,7 +99,11 @@ class Traffic:
     ) -> None:
         self._flow.__exit__(kind, error, trace)
         self.sent = self._flow.sent
-        arrived = {n: self._flow.numbers(c.everything()) for n, c in self._captures.items()}
+        wanted = {2: self.sent, 3: 0, 4: self.sent} if error is None else {}
+        arrived = {
+            n: self._flow.numbers(capture.collect(wanted.get(n, 0)))
+            for n, capture in self._captures.items()
+        }
         for capture in self._captures.values():
             capture.close()
         if error is None:
@@ -164,6 +170,7 @@ def test_what_was_hidden_is_there_afterwards_and_changes_go_on(hosts: Hosts) -> 
 
 def test_timeouts_go_on(hosts: Hosts) -> None:
     """They are counted from when a flow was added or last used, not from the restart."""
+    before = time.monotonic()
     hosts.replace(
         [
             "cookie=1,idle_timeout=6,in_port=2,actions=drop",
@@ -178,39 +185,43 @@ def test_timeouts_go_on(hosts: Hosts) -> None:
         there = " ".join(hosts.dump())
         for cookie in ("0x1", "0x2", "0x3"):
             if f"cookie={cookie}," not in there:
-                gone.setdefault(cookie, time.monotonic() - added)
+                gone.setdefault(cookie, time.monotonic() - before)
         return len(gone) == 3
 
-    with Flow((hosts.guest, "g1"), MAC2, rate=50):
+    with Flow((hosts.guest, "g1"), MAC2, rate=50) as frames:
         hosts.switch.stop()
+        time.sleep(1)
+        old = time.monotonic() - added
         hosts.switch.start()
+        ages = re.findall(r"duration=([\d.]+)s", " ".join(hosts.dump()))
+        assert all(float(age) >= old for age in ages), (ages, old)
         assert eventually(lambda: time.monotonic() > added + 4)
         all_gone()
-    stopped = time.monotonic() - added
+        used, sent = time.monotonic() - before, frames.sent
+        assert eventually(lambda: frames.sent > sent + 1)
     assert eventually(all_gone)
-    # The switch looks once a second, and may be kept from it.
-    assert 6 <= gone["0x1"] < 8.5, gone
-    assert 6 <= gone["0x2"] < 8.5, gone
-    assert stopped + 6 - 0.5 <= gone["0x3"] < stopped + 8.5, (stopped, gone)
+    assert gone["0x1"] >= 6 <= gone["0x2"], gone
+    assert gone["0x3"] >= used + 6 - 0.5, (used, gone)
 
 
 def test_flows_are_there_after_an_upgrade(hosts: Hosts) -> None:
     """Another layout of the maps: a store is made anew of the journal, its counters taken along."""
     switch = hosts.switch
     before, counted = tables(hosts), counters(hosts)
-    with Traffic(hosts) as frames:
-        frames.sends(200)
+    with Traffic(hosts, rate=UPGRADED) as frames:
+        frames.sends(50)
         switch.stop()
         (folder,) = (switch.rundir / "bpf").glob("layout-*")
         folder.rename(folder.with_name("layout-0123456789abcdef"))
         switch.start()
         assert not folder.with_name("layout-0123456789abcdef").exists()
-        frames.sends(200)
+        frames.sends(50)
     assert tables(hosts) == before
     again = counters(hosts)
     assert go_on(counted, again)
     # What is counted between the copying of the counters and the swap of the programs is lost.
-    assert all(frames.sent - 300 < packets <= frames.sent for packets in path_counts(hosts))
+    least = frames.sent - UNCOUNTED * UPGRADED
+    assert all(least < packets <= frames.sent for packets in path_counts(hosts))
 
 
 @pytest.mark.parametrize("how", ["teardown", "new machine"])
@@ -248,7 +259,7 @@ def test_a_bridge_made_anew_has_no_flows(hosts: Hosts) -> None:
     hosts.switch.stop()
     words = "db", "--rundir", hosts.switch.rundir, "--dbfile", hosts.switch.dbfile
     database = hosts.lab.start(hosts.switch.host, HELIO, *words)
-    assert eventually((hosts.switch.rundir / "db.sock").exists)
+    assert eventually(lambda: answers(hosts.switch.rundir / "db.sock"))
     hosts.tools.vsctl(f"--no-wait del-br br0 {again}")
     database.stop()
     hosts.switch.start()
