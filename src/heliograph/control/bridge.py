@@ -18,7 +18,7 @@ from heliograph.control.peers import Peer, Peers
 from heliograph.control.wanted import Hooks, WantedBridge
 from heliograph.flows.bundles import Bundles
 from heliograph.flows.change import Change
-from heliograph.flows.checks import check_unmatched
+from heliograph.flows.checks import check_packet_out
 from heliograph.flows.flow import SECOND, TABLES, Flow, groups_in
 from heliograph.flows.records import NOTHING
 from heliograph.flows.tables import Tables
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 _NORMAL = (Output(Port.NORMAL),)
 _LEARN_AND_FORWARD = FlowMod(command=FlowCommand.ADD, table_id=0, priority=0, actions=_NORMAL)
 _NO_FLOWS = FlowMod(command=FlowCommand.DELETE)
-_SHORTEST_FRAME = 14
 _FEW_FLOWS = 1000
 
 
@@ -155,15 +154,12 @@ class Bridge:
         committed = bundles.control(control, self.tables, self.now())
         if committed is None:
             return
-        try:
-            for packet in committed.packets:
-                self._check_out(packet)
-        except OpenFlowError:
-            self.tables.undo(committed.change)
-            raise
         await self._enforce(committed.change)
         for packet in committed.packets:
-            self.wanted.plane.packet_out(packet)
+            try:
+                self.wanted.plane.packet_out(packet)
+            except OpenFlowError as error:  # it is too late to refuse the bundle
+                log.warning("bridge %s: a bundle's frame: %s", self.wanted.name, error)
 
     def _apply(self, change: Change) -> None:
         try:
@@ -220,18 +216,11 @@ class Bridge:
 
     def packet_out(self, packet: PacketOut) -> None:
         """Raises OpenFlowError."""
-        check_unmatched(packet.actions)
-        self._check_out(packet)
-        self.wanted.plane.packet_out(packet)
-
-    def _check_out(self, packet: PacketOut) -> None:
-        if packet.buffer_id is not None:
-            raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {packet.buffer_id:#x}")
-        if len(packet.data) < _SHORTEST_FRAME:
-            raise OpenFlowError(Code.OFPBRC_BAD_PACKET, f"a frame of {len(packet.data)} bytes")
+        check_packet_out(packet)
         for group_id in groups_in(packet.actions):
             if group_id not in self.tables.groups:
                 raise OpenFlowError(Code.OFPBAC_BAD_OUT_GROUP, f"group {group_id} is not there")
+        self.wanted.plane.packet_out(packet)
 
     # Ports
 

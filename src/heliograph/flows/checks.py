@@ -24,6 +24,7 @@ _CFI = 0x1000
 _VENDOR = b"\xff\xff"
 _LATER_FRAGMENT = 2
 _MOST_TAGS = 2
+_SHORTEST_FRAME = 14
 # Neither matched nor written: the data plane's key has no place for them.
 UNKNOWN_FIELDS = frozenset(
     name
@@ -134,6 +135,10 @@ def check_unmatched(actions: a.Actions) -> None:
 
 def check_packet_out(packet: PacketOut) -> None:
     """What can be said of it whatever groups there are."""
+    if packet.buffer_id is not None:
+        raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {packet.buffer_id:#x}")
+    if len(packet.data) < _SHORTEST_FRAME:
+        raise OpenFlowError(Code.OFPBRC_BAD_PACKET, f"a frame of {len(packet.data)} bytes")
     check_unmatched(packet.actions)
     compile_actions(packet.actions, origin=Origin.PACKET_OUT)
 
