@@ -321,3 +321,16 @@ def test_ofport_request(hosts: Hosts) -> None:
     assert hosts.tools.vsctl("get interface p1 ofport") != "2"
     hosts.tools.vsctl("set interface p1 ofport_request=1")
     assert hosts.send(1, FRAME) == {3: [FRAME]}
+
+
+def test_a_new_port_is_not_sent_what_flows_say_of_one_that_is_gone(hosts: Hosts) -> None:
+    """Its number is the last to be given again, also while that one's device is away."""
+    number = hosts.tools.vsctl("get interface p1 ofport")
+    hosts.tools.vsctl("clear interface p1 ofport_request -- del-port p1")
+    new = "add-port br0 new -- set interface new type=internal"
+    hosts.tools.vsctl(new)
+    assert hosts.tools.vsctl("get interface new ofport") not in {"-1", number}
+    hosts.tools.vsctl(f"del-port new -- {new} ofport_request={number}")
+    assert hosts.tools.vsctl("get interface new ofport") == number, hosts.tools.vsctl(
+        "list interface new"
+    )
