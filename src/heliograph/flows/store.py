@@ -43,7 +43,7 @@ class Table:
         return None
 
     def covered(self, match: Match) -> Iterator[Flow]:
-        """The flows that Match.covers, of any priority."""
+        """The flows, of any priority, all of whose packets `match` matches: "loose" matching."""
         wanted, values = match.split()
         for mask, rules in self._masks.items():
             if mask == wanted:
@@ -61,7 +61,7 @@ class Table:
                     yield from equal
 
     def overlapping(self, match: Match, priority: int) -> Flow | None:
-        """A flow of this priority that Match.overlaps."""
+        """A flow of this priority that could match a packet that `match` does."""
         wanted, values = match.split()
         asked = {name: (v, b) for (name, b), v in zip(wanted, values, strict=True)}
         for mask, rules in self._masks.items():

@@ -6,7 +6,6 @@ from struct import Struct
 VENDOR = 0xFFFF
 
 HEADER = Struct("!HH")
-NX_HEADER = Struct("!HHIH")
 B3, H2, I4 = Struct("!B3x"), Struct("!H2x"), Struct("!I")
 MAC = Struct("!6s6x")
 OUTPUT10, OUTPUT13 = Struct("!HH"), Struct("!IH6x")

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from struct import Struct
 
 from heliograph.openflow import action_codes as codes
 from heliograph.openflow.actions import (
@@ -41,7 +42,7 @@ from heliograph.openflow.actions import (
     WriteActions,
     WriteMetadata,
 )
-from heliograph.openflow.buffer import Reader
+from heliograph.openflow.buffer import Reader, properties
 from heliograph.openflow.errors import NICIRA, ONF, Code, OpenFlowError
 from heliograph.openflow.fields import FIELDS, Field
 from heliograph.openflow.oxm import BY_HEADER, EXPERIMENTER, read_field
@@ -79,28 +80,14 @@ def _output_trunc(reader: Reader, _version: int) -> Action:
     return Output(port, max_len)
 
 
-def _octet(make: Callable[[int], Action], most: int) -> Decoder:
+def _number(form: Struct, make: Callable[[int], Action], possible: int = 0xFFFF_FFFF) -> Decoder:
     def decode(reader: Reader, _version: int) -> Action:
-        value = reader.unpack(codes.B3)[0]
-        if value & ~most:
-            raise OpenFlowError(Code.OFPBAC_BAD_ARGUMENT, f"{value} has bits outside {most:#x}")
+        value = reader.unpack(form)[0]
+        if value & ~possible:
+            raise OpenFlowError(Code.OFPBAC_BAD_ARGUMENT, f"{value} has bits outside {possible:#x}")
         return make(value)
 
     return decode
-
-
-def _short(make: Callable[[int], Action], most: int = 0xFFFF) -> Decoder:
-    def decode(reader: Reader, _version: int) -> Action:
-        value = reader.unpack(codes.H2)[0]
-        if value & ~most:
-            raise OpenFlowError(Code.OFPBAC_BAD_ARGUMENT, f"{value} has bits outside {most:#x}")
-        return make(value)
-
-    return decode
-
-
-def _word(make: Callable[[int], Action]) -> Decoder:
-    return lambda reader, _version: make(reader.unpack(codes.I4)[0])
 
 
 def _mac(make: Callable[[int], Action]) -> Decoder:
@@ -152,9 +139,11 @@ def _set_field(reader: Reader, *, may_mask: bool) -> Action:
     mask = ones if mask is None else mask
     if value & field.impossible:  # any mask will do: ovs-ofctl says `load` so to 1.5
         raise OpenFlowError(Code.OFPBAC_BAD_SET_ARGUMENT, f"set_field:{value:#x}->{field.name}")
-    if field.name == "vlan_vid" and not value & mask & 0x1000:
+    if value & ~mask:
+        raise OpenFlowError(Code.OFPBMC_BAD_WILDCARDS, f"{field.name} has bits outside its mask")
+    if field.name == "vlan_vid" and not value & 0x1000:
         raise OpenFlowError(Code.OFPBAC_BAD_SET_ARGUMENT, "vlan_vid without its bit 0x1000")
-    return SetField(field.name, value & mask, mask & ones)
+    return SetField(field.name, value, mask & ones)
 
 
 def _subfield(field: Field | None, offset: int, bits: int) -> Subfield:
@@ -228,19 +217,12 @@ def _controller2(reader: Reader, _version: int) -> Action:
     reader.take(6)
     values: dict[str, int | bytes | bool] = {}
     sizes = {0: ("max_len", 2), 1: ("controller_id", 2), 2: ("reason", 1), 5: ("meter_id", 4)}
-    while len(reader):
-        kind, length = reader.unpack(codes.PROPERTY)
-        if length < 4:
-            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
-        body = reader.take(length - 4)
-        reader.take(-length % 8)
+    for kind, body in properties(reader):
         if kind in sizes:
             name, size = sizes[kind]
-            if len(body) < size:
-                raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"{name} in {len(body)} bytes")
-            values[name] = int.from_bytes(body[:size], "big")
+            values[name] = int.from_bytes(body.take(size), "big")
         elif kind == 3:
-            values["userdata"] = body
+            values["userdata"] = body.rest()
         elif kind == 4:
             values["pause"] = True
         else:
@@ -286,37 +268,37 @@ def _whole(name: str, tag: int = 0) -> Callable[[int], Action]:
 
 _OPENFLOW10: Mapping[int, Decoder] = {
     0: _output10,
-    1: _short(SetVlanVid, 0xFFF),
-    2: _octet(SetVlanPcp, 7),
+    1: _number(codes.H2, SetVlanVid, 0xFFF),
+    2: _number(codes.B3, SetVlanPcp, 7),
     3: _plain(StripVlan(), 4),
     4: _mac(SetEthSrc),
     5: _mac(SetEthDst),
-    6: _word(SetIpv4Src),
-    7: _word(SetIpv4Dst),
-    8: _octet(SetTos, 0xFC),
-    9: _short(SetTpSrc),
-    10: _short(SetTpDst),
+    6: _number(codes.I4, SetIpv4Src),
+    7: _number(codes.I4, SetIpv4Dst),
+    8: _number(codes.B3, SetTos, 0xFC),
+    9: _number(codes.H2, SetTpSrc),
+    10: _number(codes.H2, SetTpDst),
 }
 _OPENFLOW13: Mapping[int, Decoder] = {
     0: _output13,
-    1: _short(_whole("vlan_vid", tag=0x1000), 0xFFF),
-    2: _octet(_whole("vlan_pcp"), 7),
+    1: _number(codes.H2, _whole("vlan_vid", tag=0x1000), 0xFFF),
+    2: _number(codes.B3, _whole("vlan_pcp"), 7),
     3: _mac(SetEthSrc),
     4: _mac(SetEthDst),
-    5: _word(SetIpv4Src),
-    6: _word(SetIpv4Dst),
-    7: _octet(SetTos, 0xFC),
-    8: _octet(_whole("nw_ecn"), 3),
-    9: _short(SetTpSrc),
-    10: _short(SetTpDst),
-    17: _short(_push_vlan),
+    5: _number(codes.I4, SetIpv4Src),
+    6: _number(codes.I4, SetIpv4Dst),
+    7: _number(codes.B3, SetTos, 0xFC),
+    8: _number(codes.B3, _whole("nw_ecn"), 3),
+    9: _number(codes.H2, SetTpSrc),
+    10: _number(codes.H2, SetTpDst),
+    17: _number(codes.H2, _push_vlan),
     18: _plain(StripVlan(), 4),
-    22: _word(Group),
-    23: _octet(SetTtl, 0xFF),
+    22: _number(codes.I4, Group),
+    23: _number(codes.B3, SetTtl, 0xFF),
     24: _plain(DecTtl(), 4),
     25: lambda reader, version: _set_field(reader, may_mask=version >= 6),
 }
-_OPENFLOW15: Mapping[int, Decoder] = {**_OPENFLOW13, 28: _copy_field, 29: _word(_meter)}
+_OPENFLOW15: Mapping[int, Decoder] = {**_OPENFLOW13, 28: _copy_field, 29: _number(codes.I4, _meter)}
 _STANDARD = {1: _OPENFLOW10, 4: _OPENFLOW13, 5: _OPENFLOW13, 6: _OPENFLOW15}
 _NICIRA: Mapping[int, Decoder] = {
     codes.NX_RESUBMIT: lambda reader, _v: _resubmit(reader, codes.NX_RESUBMIT),

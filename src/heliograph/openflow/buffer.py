@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading bytes with a bound: too few are an error of OpenFlow, never one of Python."""
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
 from heliograph.openflow.errors import Code, OpenFlowError
+
+_PROPERTY = Struct("!HH")
 
 
 class Reader:
@@ -38,6 +41,16 @@ class Reader:
     def finish(self) -> None:
         if self.pos != self.end:
             raise OpenFlowError(self.short, f"{self.end - self.pos} bytes too many")
+
+
+def properties(reader: Reader) -> Iterator[tuple[int, Reader]]:
+    """What is left, as numbered values padded to eight bytes; after the last it may be missing."""
+    while len(reader):
+        kind, length = reader.unpack(_PROPERTY)
+        if length < _PROPERTY.size:
+            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
+        yield kind, Reader(reader.take(length - _PROPERTY.size), Code.OFPBPC_BAD_LEN)
+        reader.take(min(-length % 8, len(reader)))
 
 
 def padded(data: bytes) -> bytes:

@@ -4,8 +4,9 @@
 Several encodings of one thing are brought to one field, so that equal matches are equal:
 `dl_vlan`, `vlan_vid` and `vlan_pcp` become bits of `vlan_tci` (with the CFI bit, 0x1000, for "has a
 tag"); `nw_tos` becomes `ip_dscp` (six bits, not shifted); `xreg` and `xxreg` become their `reg`s;
-ports are 16-bit numbers as in OpenFlow 1.0 (actions.Port). Fields of protocols stay apart
-(`tcp_src`, `udp_src`, `icmp_type`): that one of them is there says what the prerequisites say too.
+that a packet is Ethernet is left out, as all are; ports are 16-bit numbers as in OpenFlow 1.0
+(actions.Port). Fields of protocols stay apart (`tcp_src`, `udp_src`, `icmp_type`): that one of them
+is there says what the prerequisites say too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,24 +50,6 @@ class Match:
 
     def __len__(self) -> int:
         return len(self.fields)
-
-    def covers(self, other: "Match") -> bool:
-        """Whether every packet `other` matches is matched by this one: "loose" matching."""
-        theirs = {name: (value, mask) for name, value, mask in other.fields}
-        for name, value, mask in self.fields:
-            value_there, mask_there = theirs.get(name, (0, 0))
-            if mask & ~mask_there or (value ^ value_there) & mask:
-                return False
-        return True
-
-    def overlaps(self, other: "Match") -> bool:
-        """Whether one packet could match both."""
-        theirs = {name: (value, mask) for name, value, mask in other.fields}
-        for name, value, mask in self.fields:
-            value_there, mask_there = theirs.get(name, (0, 0))
-            if (value ^ value_there) & mask & mask_there:
-                return False
-        return True
 
 
 ANYTHING = Match()

@@ -92,6 +92,8 @@ def _add_canonical(fields: dict[str, Masked], field: Field, value: int, mask: in
         _add_vlan(fields, value << 13 | VLAN_CFI, mask << 13 | VLAN_CFI if mask else 0, 0xE000)
     elif name == "nw_tos":
         _add(fields, "ip_dscp", value >> 2, mask >> 2)
+    elif name == "packet_type":
+        _add(fields, name, value, mask if value else 0)  # 0 is Ethernet
     else:  # xreg, xxreg
         count = field.bits // 32
         first = int(name.lstrip("xreg")) * count
@@ -104,7 +106,8 @@ def _add_canonical(fields: dict[str, Masked], field: Field, value: int, mask: in
 _COMPOSED = frozenset(
     name
     for name in FIELDS
-    if name in {"in_port_oxm", "vlan_vid", "vlan_pcp", "nw_tos"} or name.startswith("x")
+    if name in {"in_port_oxm", "vlan_vid", "vlan_pcp", "nw_tos", "packet_type"}
+    or name.startswith("x")
 )
 
 

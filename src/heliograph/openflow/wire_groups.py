@@ -10,7 +10,7 @@ from heliograph.openflow import oxm
 from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.action_encoder import encode_actions
 from heliograph.openflow.actions import ANY_GROUP, Port
-from heliograph.openflow.buffer import Reader, fixed, padded, text
+from heliograph.openflow.buffer import Reader, fixed, padded, properties, text
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.fields import FIELDS
 from heliograph.openflow.message import Message
@@ -94,14 +94,8 @@ def _buckets(data: bytes, version: int, kind: int) -> tuple[f.Bucket, ...]:
 
 
 def _selection(data: bytes) -> f.Selection:
-    reader = Reader(data, Code.OFPBPC_BAD_LEN)
     selection = f.Selection()
-    while len(reader):
-        kind, length = reader.unpack(_TLV)
-        if length < 4:
-            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
-        body = Reader(reader.take(length - 4), Code.OFPBPC_BAD_LEN)
-        reader.take(min(-length % 8, len(reader)))
+    for kind, body in properties(Reader(data, Code.OFPBPC_BAD_LEN)):
         if kind != _EXPERIMENTER:
             raise OpenFlowError(Code.OFPBPC_BAD_TYPE, f"a group has no property {kind}")
         vendor, number, name, param = body.unpack(_SELECTION)

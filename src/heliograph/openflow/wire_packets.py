@@ -9,7 +9,7 @@ from heliograph.openflow import oxm
 from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.action_encoder import encode_actions
 from heliograph.openflow.actions import NO_BUFFER, Port
-from heliograph.openflow.buffer import Reader, padded
+from heliograph.openflow.buffer import Reader, padded, properties
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import PacketIn, PacketInFormat, PacketInReason, PacketOut
 from heliograph.openflow.match import Match
@@ -118,13 +118,7 @@ def _packet_in_nx(reader: Reader, _version: int) -> PacketIn:
 
 
 def _packet_in2(reader: Reader, _version: int) -> PacketIn:
-    found: dict[int, bytes] = {}
-    while len(reader):
-        kind, length = reader.unpack(_TLV)
-        if length < 4:
-            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
-        found[kind] = reader.take(length - 4)
-        reader.take(min(-length % 8, len(reader)))
+    found = {kind: body.rest() for kind, body in properties(reader)}
     if _PACKET not in found:
         raise OpenFlowError(Code.OFPBPC_BAD_LEN, "a packet-in without a packet")
     match, _cookie = oxm.decode_fields(found.get(_METADATA, b""))

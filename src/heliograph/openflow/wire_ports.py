@@ -7,7 +7,7 @@ from typing import Any
 
 from heliograph.openflow import messages as m
 from heliograph.openflow.actions import Port
-from heliograph.openflow.buffer import Reader, fixed, text
+from heliograph.openflow.buffer import Reader, fixed, properties, text
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.message import Message
 from heliograph.openflow.ports import from_wide, to_wide
@@ -20,7 +20,7 @@ _ETHERNET = Struct("!HH4xIIIIII")
 PORT10_SIZE = _PORT10.size
 _MOD10, _MOD13 = Struct("!H6sIII4x"), Struct("!I4x6s2xIII4x")
 _MOD14 = Struct("!I4x6s2xII")
-_TLV, _WORD = Struct("!HH"), Struct("!I")
+_WORD = Struct("!I")
 _STATS10 = Struct("!H6x12Q")
 _STATS13 = Struct("!I4x12QII")
 _STATS14 = Struct("!H2xIII8Q")
@@ -82,13 +82,7 @@ def read_port(reader: Reader, version: int) -> m.PortDesc:
 
 
 def _properties(reader: Reader, size: int) -> Iterator[tuple[int, Reader]]:
-    body = Reader(reader.take(size), Code.OFPBPC_BAD_LEN)
-    while len(body):
-        kind, length = body.unpack(_TLV)
-        if length < 4:
-            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
-        yield kind, Reader(body.take(length - 4), Code.OFPBPC_BAD_LEN)
-        body.take(min(-length % 8, len(body)))
+    return properties(Reader(reader.take(size), Code.OFPBPC_BAD_LEN))
 
 
 def encode_port(port: m.PortDesc, version: int) -> bytes:

@@ -6,7 +6,7 @@ from struct import Struct, pack
 from typing import Any
 
 from heliograph.openflow import messages as m
-from heliograph.openflow.buffer import Reader
+from heliograph.openflow.buffer import Reader, properties
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import PacketInFormat
 from heliograph.openflow.message import Message
@@ -113,12 +113,10 @@ def _role(make: Any, *, nicira: bool) -> Callable[[Reader, int], Message]:
     def decode(reader: Reader, _version: int) -> Message:
         if nicira:
             number, generation = reader.unpack(_WORD)[0] + 1, _NO_GENERATION
-            error = Code.OFPRRFC_BAD_ROLE
         else:
             number, generation = reader.unpack(_ROLE)
-            error = Code.OFPRRFC_BAD_ROLE
         if number not in set(m.Role):
-            raise OpenFlowError(error, f"no role is {number}")
+            raise OpenFlowError(Code.OFPRRFC_BAD_ROLE, f"no role is {number}")
         message: Message = make(
             m.Role(number), None if generation == _NO_GENERATION else generation, nicira
         )
@@ -153,12 +151,7 @@ def _async(reader: Reader, version: int) -> m.SetAsync:
     if version < 5:
         return m.SetAsync(m.AsyncConfig.of(reader.unpack(_ASYNC)), version == 1)
     masks, said = [0] * 6, [False] * 6
-    while len(reader):
-        kind, length = reader.unpack(_TLV)
-        if length < 4:
-            raise OpenFlowError(Code.OFPBPC_BAD_LEN, f"property of {length} bytes")
-        body = Reader(reader.take(length - 4), Code.OFPBPC_BAD_LEN)
-        reader.take(min(-length % 8, len(reader)))
+    for kind, body in properties(reader):
         if kind < 6:
             # Pairs, secondary before primary.
             masks[kind ^ 1], said[kind ^ 1] = body.unpack(_WORD)[0], True

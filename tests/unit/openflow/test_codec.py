@@ -449,6 +449,14 @@ def test_actions_of_1_1_are_still_read(version: int, said: bytes, action: a.Acti
     assert decode_actions(said, version) == (action,)
 
 
+def test_a_field_is_not_set_to_bits_outside_its_mask() -> None:
+    """set_field:1.2.3.4/255.0.0.0->ip_src, with the error of Open vSwitch."""
+    said = bytes.fromhex("0019001080001708" + "01020304" + "ff000000")
+    with pytest.raises(OpenFlowError) as caught:
+        decode_actions(said, 6)
+    assert caught.value.code is Code.OFPBMC_BAD_WILDCARDS
+
+
 def test_what_is_accepted_fits_into_a_message_of_every_version() -> None:
     """The longest lists of the shortest actions, said where they take most room."""
     longest = (a.StripVlan(), a.SetVlanVid(5)) * 1024

@@ -38,6 +38,8 @@ CANONICAL = {
     "000000020003": {"in_port": (3, 0xFFFF)},
     f"{ETH_IP}00000a0128": {"eth_type": (0x800, 0xFFFF), "ip_dscp": (10, 0x3F)},
     f"{ETH_IP}800010010a": {"eth_type": (0x800, 0xFFFF), "ip_dscp": (10, 0x3F)},
+    "8000580400000000": {},  # packet_type: Ethernet
+    "8000580400010800": {"packet_type": (0x1_0800, 0xFFFF_FFFF)},
     "800102080000000500000006": {"reg2": (5, 0xFFFF_FFFF), "reg3": (6, 0xFFFF_FFFF)},
 }
 
