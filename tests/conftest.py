@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A busy machine takes its time for a single case.
-settings.register_profile("busy", deadline=None)
+# A busy machine takes its time for a single case, and to make one.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 LAYERS = {"unit": 30.0, "packet": 60.0, "system": 300.0}  # seconds

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def unpacked() -> Path:
@@ -46,7 +46,9 @@ class Server:
     def vsctl(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """The real ovs-vsctl."""
         command = [str(unpacked() / "usr/bin/ovs-vsctl"), f"--db={self.remote}", *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
 
 
 @contextlib.contextmanager
@@ -58,7 +60,7 @@ def server() -> Iterator[Server]:
         database = directory / "conf.db"
         schema = root / "usr/share/openvswitch/vswitch.ovsschema"
         tool = root / "usr/bin/ovsdb-tool"
-        subprocess.run([tool, "create", database, schema], check=True, timeout=10)
+        subprocess.run([tool, "create", database, schema], check=True, timeout=PATIENCE)
         process = subprocess.Popen(
             [
                 root / "usr/sbin/ovsdb-server",

@@ -16,7 +16,7 @@ import pytest
 from heliograph.cli import environment, main, run, rundir
 from heliograph.errors import EnvironmentFaultError
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 # What the scripts of both children begin with: say what happens, end on SIGTERM.
 PRELUDE = """
 import os, signal, socket, sys, time
@@ -163,7 +163,7 @@ def test_a_switch_that_fails_otherwise_is_started_again_later_and_later(scene: S
     times = [float(text.split()[1]) for text in scene.said() if text.startswith("at ")]
     waits = [later - earlier for earlier, later in itertools.pairwise(times)]
     for wait, least in zip(waits, (0.1, 0.2), strict=True):
-        assert least <= wait < least + 3
+        assert least <= wait < least + 30
 
 
 def fits(rundir: Path, ephemeral: bool) -> None:

@@ -46,7 +46,7 @@ def test_it_waits_for_the_children_of_a_supervisor_that_was_killed(tmp_path: Pat
         [sys.executable, "-S", "-c", "import time; time.sleep(0.3)"], pass_fds=(first,)
     )
     gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    gone.wait(10)
+    gone.wait(60)
     os.pwrite(first, f"{gone.pid}\n".encode(), 0)
     os.ftruncate(first, len(f"{gone.pid}\n"))
     os.close(first)
@@ -54,7 +54,7 @@ def test_it_waits_for_the_children_of_a_supervisor_that_was_killed(tmp_path: Pat
         os.close(rundir.lock(tmp_path, rundir.Made()))
         assert orphan.poll() == 0
     finally:
-        orphan.wait(10)
+        orphan.wait(60)
 
 
 def test_unheld_keeps_others_out_meanwhile_and_leaves_no_trace(tmp_path: Path) -> None:

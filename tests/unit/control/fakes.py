@@ -171,7 +171,7 @@ class Switch:
         options = [word for word in words if word.startswith("--")]
         command, *rest = [word for word in words if not word.startswith("--")]
         name = NAMES[version]
-        said = [*options, "-O", name, "--timeout=20", command]
+        said = [*options, "-O", name, "--timeout=60", command]
         return [str(program("ovs-ofctl")), *said, f"unix:{self.path}", *rest]
 
     async def ofctl(self, version: int, *words: str, stdin: str = "") -> str:

@@ -211,6 +211,9 @@ async def test_rule_68_a_controller_that_is_back_decides_again(switch: Switch) -
     await asyncio.sleep(0.2)
     await switch.service.tick()
     assert await switch.flows() == ["priority=0 actions=NORMAL"]
+    row = replace(row, inactivity_probe=60_000)
+    await switch.configure(fail_mode="standalone", controllers=(row,))
+    assert await switch.flows() == ["priority=0 actions=NORMAL"]
     async with listening(path=switch.rundir / "far") as (far, server):
         await (await far.client(0)).greet()
         assert await eventually(lambda: status(switch, row).is_connected)

@@ -247,8 +247,9 @@ def test_changes_take_no_longer_where_many_flows_are() -> None:
     change = tables.change(mod(DELETE, table_id=ALL_TABLES), 0)
     end = time.process_time()
     assert len(change.delta.gone) == len(change.delta.rules) == 20_000
-    assert added - start < 0.2
-    assert end - added < 0.8  # twice that, for the caches of a busy machine
+    # Many times that, for a busy machine; what looks at all flows each time takes a minute.
+    assert added - start < 1
+    assert end - added < 4
 
 
 def test_what_the_data_plane_cannot_carry_out_is_refused_though_another_flow_hides_it() -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
+from tests.unit.waiting import rest, until
 
 from heliograph.errors import EnvironmentFaultError, HeliographError
 from heliograph.kernel import devices as module
@@ -81,7 +82,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 async def test_a_burst_of_events_is_told_once_and_costs_no_dump(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heliograph.kernel.devices.COALESCE_SECONDS", 0.1)  # also if we are slow
+    monkeypatch.setattr("heliograph.kernel.devices.COALESCE_SECONDS", 0.5)  # also if we are slow
     async with Devices() as devices:
         told: list[set[str]] = []
         devices.on_change = told.append
@@ -92,7 +93,8 @@ async def test_a_burst_of_events_is_told_once_and_costs_no_dump(
         await asyncio.sleep(0)
         kernel.events.append((RTM_DELLINK, link(3, "eth1")))
         kernel.read()
-        await asyncio.sleep(0.3)
+        await until(lambda: told)
+        await rest()
         assert told == [{"eth0", "eth1"}]
         assert devices.by_name["eth0"].mtu == 1099
         assert kernel.dumps == 1
@@ -125,8 +127,7 @@ async def test_dump_always_cut_into_is_taken_and_tried_again(
         assert "trying again" in caplog.text
         kernel.interrupted = 0
         kernel.links[3] = link(3, "eth1")
-        await asyncio.sleep(0.03)
-        assert "eth1" in devices.by_name
+        await until(lambda: "eth1" in devices.by_name)
         assert kernel.dumps == module.DUMP_TRIES + 1
 
 
@@ -137,8 +138,7 @@ async def test_failing_dump_after_a_loss_is_tried_again(kernel: Kernel) -> None:
         kernel.read()
         kernel.refuses = None
         kernel.links[3] = link(3, "eth1")
-        await asyncio.sleep(0.03)
-        assert "eth1" in devices.by_name
+        await until(lambda: "eth1" in devices.by_name)
 
 
 async def test_nothing_is_told_or_read_after_the_end(kernel: Kernel) -> None:
@@ -150,7 +150,7 @@ async def test_nothing_is_told_or_read_after_the_end(kernel: Kernel) -> None:
         kernel.links[2] = link(2, "eth0", 9000)
         kernel.read()
     dumps = kernel.dumps
-    await asyncio.sleep(0.03)
+    await rest(0.05)
     assert told == []
     assert kernel.dumps == dumps
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address as ip
 
 import pytest
+from tests.unit.waiting import rest
 
 from heliograph.errors import HeliographError
 from heliograph.kernel import route_messages as wire
@@ -137,10 +138,6 @@ def told(routes: Routes) -> list[int]:
     calls: list[int] = []
     routes.on_change = lambda: calls.append(len(calls))
     return calls
-
-
-async def rest() -> None:
-    await asyncio.sleep(0.02)
 
 
 async def test_what_is_there_at_the_start_is_not_told(routes: Routes, told: list[int]) -> None:

@@ -30,7 +30,7 @@ def printed(data: bytes) -> str:
         file.write(data)
         file.flush()
         words = [str(program("ovs-ofctl")), "ofp-parse", file.name]
-        run = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+        run = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     return run.stdout + run.stderr
 
 
@@ -61,13 +61,13 @@ class Switch:
     def ofctl(self, version: int, *words: str, stdin: str = "") -> str:
         """Output of `ovs-ofctl -O VERSION words[0] SWITCH words[1:]`, errors too."""
         self._version = version
-        program_words = [str(program("ovs-ofctl")), "-O", NAMES[version], "--timeout=10"]
+        program_words = [str(program("ovs-ofctl")), "-O", NAMES[version], "--timeout=60"]
         run = subprocess.run(
             [*program_words, words[0], f"unix:{self.path}", *words[1:]],
             capture_output=True,
             text=True,
             input=stdin,
-            timeout=20,
+            timeout=70,
             check=False,
         )
         return (run.stdout + run.stderr).strip()

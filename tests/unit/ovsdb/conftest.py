@@ -37,12 +37,12 @@ class StockTools:
         return self.root / "usr" / kind / program
 
     def run(self, program: str, *arguments: object, ok: bool = True) -> str:
-        """Runs a program for at most 10 s and returns what it printed."""
+        """Runs a program for at most 60 s and returns what it printed."""
         done = subprocess.run(
             [self.path(program), *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=False,
         )
         assert (done.returncode == 0) == ok, done.stderr
@@ -54,7 +54,7 @@ class RawClient:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.socket.connect(str(path))
         self._text = ""
 
@@ -119,7 +119,7 @@ def stock_server(
                 ]
             )
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not answers(path):
             assert time.monotonic() < deadline, "the stock ovsdb-server did not start"
             time.sleep(0.01)
@@ -138,7 +138,7 @@ async def serving(rundir: Path, dbfile: Path | None = None) -> AsyncIterator[Pat
     task = asyncio.create_task(serve(rundir, dbfile, stop=stop))
     path = rundir / "db.sock"
     try:
-        while not path.exists() and not task.done():
+        while not answers(path) and not task.done():
             await asyncio.sleep(0.002)
         yield path
     finally:

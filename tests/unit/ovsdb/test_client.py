@@ -32,7 +32,7 @@ async def remote(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -58,7 +58,7 @@ def bridge(name: str) -> list[Any]:
 
 async def test_a_replica_follows_the_database(remote: str) -> None:
     updates = []
-    async with await Client.connect(remote, timeout=5) as client:
+    async with await Client.connect(remote, timeout=60) as client:
         replica = await client.monitor(None, lambda: updates.append(1))
         assert replica.tables["Bridge"] == {}
         results = await client.transact(bridge("br0"))
@@ -119,7 +119,7 @@ async def test_schema_is_typed(remote: str) -> None:
 )
 async def test_a_remote_that_is_not_there_is_named(remote: str) -> None:
     with pytest.raises(HeliographError, match=remote):
-        await Client.connect(remote, timeout=5)
+        await Client.connect(remote, timeout=60)
 
 
 Handler = Callable[[dict[str, Any], asyncio.StreamWriter], None]

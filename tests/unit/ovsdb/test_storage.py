@@ -258,7 +258,7 @@ def test_two_processes_cannot_have_one_file(tmp_path: Path, stock: Any) -> None:
         with pytest.raises(AlreadyRunningError, match=str(path)):
             Log(path, SCHEMA)
         assert "cannot lock" in stock.run("ovsdb-tool", "compact", path, ok=False)
-        other.communicate(b"", timeout=10)
+        other.communicate(b"", timeout=60)
     assert names(read(path)) == ["a"]
 
 

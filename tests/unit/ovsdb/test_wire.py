@@ -110,4 +110,5 @@ def test_time_is_linear_in_the_size(shape: str) -> None:
     small, large = message(250_000), message(2_000_000)
     # Eight times the size; quadratic time would be 64 times. Pieces are small on purpose.
     fast = min(seconds_to_split(small, 1000) for _ in range(3))
-    assert seconds_to_split(large, 1000) < 30 * fast + 0.05
+    tries = (seconds_to_split(large, 1000) for _ in range(5))  # a busy processor is slower
+    assert any(spent < 30 * fast + 0.05 for spent in tries)

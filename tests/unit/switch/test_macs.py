@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import pytest
+from tests.unit.waiting import PATIENCE, until
 
 from heliograph.kernel.fdb import Fdb
 from heliograph.kernel.snapshot import BridgeEntry
@@ -55,10 +56,10 @@ async def test_nothing_is_swept_before_the_bridges_are_known(
     await asyncio.sleep(0.05)
     assert table.swept == []
     made.configure({})
-    await asyncio.sleep(0.05)
-    assert table.swept and not any(table.swept)
+    await until(lambda: table.swept)
+    assert not any(table.swept)
     running.cancel()
-    await asyncio.wait({running}, timeout=1)
+    await asyncio.wait({running}, timeout=PATIENCE)
     assert running.cancelled()
 
 
@@ -70,7 +71,7 @@ async def test_it_ends_when_cancelled_just_as_a_sweep_is_due() -> None:
     made.configure({3: BRIDGE})
     await asyncio.sleep(0)  # the wait has ended, and nobody has been told yet
     running.cancel()
-    done, _ = await asyncio.wait({running}, timeout=0.5)
+    done, _ = await asyncio.wait({running}, timeout=PATIENCE)
     running.cancel()
     assert done, "it goes on"
 
@@ -78,9 +79,7 @@ async def test_it_ends_when_cancelled_just_as_a_sweep_is_due() -> None:
 async def swept(table: Table, wanted: int) -> float:
     """How long it took until so many slices were made."""
     began = time.monotonic()
-    async with asyncio.timeout(5):
-        while len(table.swept) < wanted:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(table.swept) >= wanted)
     return time.monotonic() - began
 
 
@@ -95,15 +94,26 @@ async def test_a_change_is_swept_in_haste_and_seen_by_the_sweep_that_runs(
     made.configure({})
     hasty = await swept(table, 10)
     slow = await swept(table, 20)
+    for number in range(20):  # for a machine that is busy elsewhere
+        if slow > 2 * hasty:
+            break
+        begun = len(table.swept)
+        made.configure({number + 10: BRIDGE})
+        await swept(table, begun + 10)  # the sweep that ran, in haste
+        hasty = await swept(table, begun + 20)
+        slow = await swept(table, begun + 30)
     assert slow > 2 * hasty
-    await swept(table, 25)
+    begun = len(table.swept)
+    await swept(table, begun + 5)
+    done = len(table.swept)
     made.configure({3: BRIDGE})
-    await swept(table, 40)
-    assert table.swept[-10:] == [{3: BRIDGE}] * 10
+    await swept(table, done + 20)
+    assert table.swept[-1] == {3: BRIDGE}
     first = table.swept.index({3: BRIDGE})
-    assert 25 <= first < 30, "the sweep that ran went on with what is in force no more"
+    assert first <= done + 1, "the sweep that ran went on with what is in force no more"
+    assert table.swept[first:] == [{3: BRIDGE}] * (len(table.swept) - first)
     running.cancel()
-    await asyncio.wait({running}, timeout=1)
+    await asyncio.wait({running}, timeout=PATIENCE)
 
 
 async def test_what_the_kernel_refuses_a_sweep_is_raised() -> None:
