@@ -52,10 +52,18 @@ def is_generated(text: str) -> bool:
     return any("generated" in line.lower() for line in text.splitlines()[1:3])
 
 
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """It and what is below it, but for expressions, which are most of a program."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield from statements(child)
+
+
 def long_python_functions(text: str) -> list[str]:
     return [
         f"{node.name}: {lines}"
-        for node in ast.walk(ast.parse(text))
+        for node in statements(ast.parse(text))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > PYTHON_FUNCTION
     ]

@@ -13,11 +13,14 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.cli import stock
 
 from heliograph.cli.main import main
+from heliograph.ovsdb import client
+from heliograph.ovsdb.schema import Schema
 
 LINES = Path(__file__).with_name("lines.txt").read_text()
 WORDS = [shlex.split(line) for line in LINES.splitlines() if not line.startswith("#")]
@@ -28,6 +31,20 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 def servers() -> Iterator[tuple[stock.Server, stock.Server]]:
     with stock.server() as theirs, stock.server() as ours:
         yield theirs, ours
+
+
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schema, which is the same for all lines and takes most of the time of each."""
+    known: dict[str, Schema] = {}
+
+    def read(told: Any) -> Schema:
+        text = json.dumps(told)
+        if text not in known:
+            known[text] = Schema(told)
+        return known[text]
+
+    monkeypatch.setattr(client, "Schema", read)
 
 
 def _records(text: str) -> str:
@@ -76,8 +93,8 @@ def test_every_line_does_what_ovs_vsctl_does(
 
 def _dump(server: stock.Server) -> list[str]:
     """Every row of every table, UUIDs levelled."""
-    client = stock.unpacked() / "usr/bin/ovsdb-client"
-    command = [str(client), "dump", server.remote, "Open_vSwitch", "--format=csv"]
+    program = stock.unpacked() / "usr/bin/ovsdb-client"
+    command = [str(program), "dump", server.remote, "Open_vSwitch", "--format=csv"]
     text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     return sorted(_UUID.sub("UUID", text).splitlines())
 
