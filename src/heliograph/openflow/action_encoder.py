@@ -60,12 +60,13 @@ _INSTRUCTIONS = (Meter, ClearActions, WriteActions, WriteMetadata, GotoTable)
 class _Flow:
     """The version, and what is known of packets so far."""
 
-    __slots__ = ("match", "tagged", "version")
+    __slots__ = ("match", "pushed", "tagged", "version")
 
     def __init__(self, version: int, match: Match) -> None:
         self.version, self.match = version, match
         value, mask = match.get("vlan_tci") or (0, 0)
         self.tagged = bool(value & mask & 0x1000)
+        self.pushed = False  # a tag that 1.0 has still to be told of
 
     def transport(self) -> str | None:
         value, mask = self.match.get("nw_proto") or (0, 0)
@@ -85,6 +86,9 @@ def _nicira(subtype: int, body: bytes) -> bytes:
 
 def _set_field(field: str, value: int, mask: int, flow: _Flow) -> bytes:
     whole = mask == FIELDS[field].value_bits
+    if flow.pushed and whole and field in {"vlan_vid", "vlan_pcp"}:
+        flow.pushed = False
+        return _vid10(value & 0xFFF) if field == "vlan_vid" else _pcp10(value)
     body = encode_field(field, value, mask, flow.version)
     if flow.version == 1 or (flow.version < 6 and not whole):
         return _nicira(codes.NX_REG_LOAD2, body)
@@ -182,7 +186,7 @@ def _load(action: Load, flow: _Flow) -> bytes:
 
 def _push_vlan(action: PushVlan, flow: _Flow) -> bytes:
     flow.tagged = True
-    # In 1.0 a tag is added by setting its VLAN, which has to follow.
+    flow.pushed = flow.version == 1  # where a tag is added by setting its VLAN, which has to follow
     return b"" if flow.version == 1 else _standard(17, codes.H2.pack(action.ethertype))
 
 
@@ -199,15 +203,23 @@ def _tag(flow: _Flow) -> bytes:
     return _standard(17, codes.H2.pack(0x8100))
 
 
+def _vid10(vid: int) -> bytes:
+    return _standard(1, codes.H2.pack(vid))
+
+
+def _pcp10(pcp: int) -> bytes:
+    return _standard(2, codes.B3.pack(pcp))
+
+
 def _vlan_vid(action: SetVlanVid, flow: _Flow) -> bytes:
     if flow.version == 1:
-        return _standard(1, codes.H2.pack(action.vid))
+        return _vid10(action.vid)
     return _tag(flow) + _assign("vlan_vid", action.vid | 0x1000, flow)
 
 
 def _vlan_pcp(action: SetVlanPcp, flow: _Flow) -> bytes:
     if flow.version == 1:
-        return _standard(2, codes.B3.pack(action.pcp))
+        return _pcp10(action.pcp)
     return _tag(flow) + _assign("vlan_pcp", action.pcp, flow)
 
 

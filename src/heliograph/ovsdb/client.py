@@ -153,10 +153,6 @@ class Client:
             await self.request("monitor", params, start)
         return replica
 
-    async def echo(self) -> None:
-        """Returns when the server has answered."""
-        await self.request("echo", [])
-
     async def close(self) -> None:
         """Closes the connection; requests under way fail."""
         self._reading.cancel()

@@ -12,7 +12,6 @@ from tests.unit.openflow import strategies as s
 from heliograph.openflow import actions as a
 from heliograph.openflow import flows as f
 from heliograph.openflow import messages as m
-from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.codec import (
     Frame,
     Framer,
@@ -420,43 +419,6 @@ def test_what_1_0_says_without_wildcards_has_the_highest_priority(command: f.Flo
     assert read(bytes(standard[8:]), 1, FLOW_MOD) == replace(mod, match=any_port, priority=5)
 
 
-@pytest.mark.parametrize("version", [4, 5, 6])
-def test_ports_to_set_without_a_protocol_are_said_as_1_1_says_them(version: int) -> None:
-    """A flow of 1.0 may set ports of packets of any kind; no field of later versions can."""
-    actions = (a.SetTpSrc(5), a.SetTpDst(6))
-    for match in (Match(), Match.of({"eth_type": (0x800, 0xFFFF), "nw_proto": (1, 0xFF)})):
-        reply = f.FlowStatsReply((f.FlowStats(match=match, actions=actions),))
-        assert returned(reply, version) == reply
-
-
-OF_1_1 = [
-    (b"\0\1\0\x08\0\5\0\0", a.SetField("vlan_vid", 0x1005, 0x1FFF)),
-    (b"\0\2\0\x08\5\0\0\0", a.SetField("vlan_pcp", 5, 7)),
-    (b"\0\3\0\x10\0\0\0\0\0\5" + bytes(6), a.SetEthSrc(5)),
-    (b"\0\4\0\x10\0\0\0\0\0\5" + bytes(6), a.SetEthDst(5)),
-    (b"\0\5\0\x08\0\0\0\5", a.SetIpv4Src(5)),
-    (b"\0\6\0\x08\0\0\0\5", a.SetIpv4Dst(5)),
-    (b"\0\7\0\x08\x14\0\0\0", a.SetTos(0x14)),
-    (b"\0\x08\0\x08\2\0\0\0", a.SetField("nw_ecn", 2, 3)),
-    (b"\0\x09\0\x08\0\5\0\0", a.SetTpSrc(5)),
-    (b"\0\x0a\0\x08\0\5\0\0", a.SetTpDst(5)),
-]
-
-
-@pytest.mark.parametrize("version", [4, 5, 6])
-@pytest.mark.parametrize(("said", "action"), OF_1_1)
-def test_actions_of_1_1_are_still_read(version: int, said: bytes, action: a.Action) -> None:
-    assert decode_actions(said, version) == (action,)
-
-
-def test_a_field_is_not_set_to_bits_outside_its_mask() -> None:
-    """set_field:1.2.3.4/255.0.0.0->ip_src, with the error of Open vSwitch."""
-    said = bytes.fromhex("0019001080001708" + "01020304" + "ff000000")
-    with pytest.raises(OpenFlowError) as caught:
-        decode_actions(said, 6)
-    assert caught.value.code is Code.OFPBMC_BAD_WILDCARDS
-
-
 def test_what_is_accepted_fits_into_a_message_of_every_version() -> None:
     """The longest lists of the shortest actions, said where they take most room."""
     longest = (a.StripVlan(), a.SetVlanVid(5)) * 1024
@@ -474,17 +436,3 @@ def test_what_is_accepted_fits_into_a_message_of_every_version() -> None:
     assert returned(most, 6) == most
     for version in s.VERSIONS:
         assert encode(f.GroupDescReply([f.GroupDesc(1, most.type, most.buckets)]), version)
-
-
-def test_clones_in_clones_without_end_are_refused() -> None:
-    said = bytes.fromhex("0000000800010000")
-    for _ in range(900):
-        said = (
-            b"\xff\xff"
-            + (16 + len(said)).to_bytes(2)
-            + bytes.fromhex("00002320002a" + "00" * 6)
-            + said
-        )
-    with pytest.raises(OpenFlowError) as caught:
-        decode_actions(said, 1)
-    assert caught.value.code is Code.OFPBAC_TOO_MANY

@@ -95,7 +95,7 @@ async def test_monitoring_some_columns(remote: str) -> None:
 
 async def test_a_refused_operation_is_named(remote: str) -> None:
     async with await Client.connect(remote) as client:
-        await client.echo()
+        await client.request("echo", [])
         wrong = {"op": "insert", "table": "Mirror", "row": {"snaplen": 13}}
         with pytest.raises(TransactionError) as caught:
             await client.transact([{"op": "comment", "comment": "a"}, wrong])
@@ -190,7 +190,7 @@ async def test_echo_of_the_server_is_answered(fake_server: Any) -> None:
         writer.write(encode({"id": message["id"], "result": [], "error": None}))
 
     async with await Client.connect(await fake_server(probing)) as client:
-        await client.echo()
+        await client.request("echo", [])
         await until(lambda: bool(answers))
     assert answers == [{"id": "probe", "result": ["alive?"], "error": None}]
 
@@ -201,10 +201,10 @@ async def test_a_lost_connection_is_told(fake_server: Any) -> None:
 
     client = await Client.connect(await fake_server(hanging_up))
     with pytest.raises(HeliographError, match="closed the connection"):
-        await client.echo()
+        await client.request("echo", [])
     await client.closed
     with pytest.raises(HeliographError, match="closed"):
-        await client.echo()
+        await client.request("echo", [])
     await client.close()
 
 
@@ -214,7 +214,7 @@ async def test_a_silent_server_counts_as_dead(
     monkeypatch.setattr(client_module, "PROBE_INTERVAL", 0.05)
     client = await Client.connect(await fake_server(lambda message, writer: None))
     with pytest.raises(HeliographError, match="has not answered"):
-        await client.echo()
+        await client.request("echo", [])
     assert client.closed.done()
     await client.close()
 
@@ -222,6 +222,6 @@ async def test_a_silent_server_counts_as_dead(
 async def test_nonsense_from_the_server_ends_the_connection(fake_server: Any) -> None:
     client = await Client.connect(await fake_server(lambda message, writer: writer.write(b"no")))
     with pytest.raises(HeliographError):
-        await client.echo()
+        await client.request("echo", [])
     assert client.closed.done()
     await client.close()

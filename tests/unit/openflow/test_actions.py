@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Actions in the words of each version."""
+
+import pytest
+
+from heliograph.openflow import actions as a
+from heliograph.openflow.action_decoder import decode_actions
+from heliograph.openflow.action_encoder import encode_actions
+from heliograph.openflow.errors import Code, OpenFlowError
+from heliograph.openflow.match import Match
+
+
+@pytest.mark.parametrize("version", [4, 5, 6])
+def test_ports_to_set_without_a_protocol_are_said_as_1_1_says_them(version: int) -> None:
+    """A flow of 1.0 may set ports of packets of any kind; no field of later versions can."""
+    actions = (a.SetTpSrc(5), a.SetTpDst(6))
+    for match in (Match(), Match.of({"eth_type": (0x800, 0xFFFF), "nw_proto": (1, 0xFF)})):
+        assert decode_actions(encode_actions(actions, version, match), version) == actions
+
+
+OF_1_1 = [
+    (b"\0\1\0\x08\0\5\0\0", a.SetField("vlan_vid", 0x1005, 0x1FFF)),
+    (b"\0\2\0\x08\5\0\0\0", a.SetField("vlan_pcp", 5, 7)),
+    (b"\0\3\0\x10\0\0\0\0\0\5" + bytes(6), a.SetEthSrc(5)),
+    (b"\0\4\0\x10\0\0\0\0\0\5" + bytes(6), a.SetEthDst(5)),
+    (b"\0\5\0\x08\0\0\0\5", a.SetIpv4Src(5)),
+    (b"\0\6\0\x08\0\0\0\5", a.SetIpv4Dst(5)),
+    (b"\0\7\0\x08\x14\0\0\0", a.SetTos(0x14)),
+    (b"\0\x08\0\x08\2\0\0\0", a.SetField("nw_ecn", 2, 3)),
+    (b"\0\x09\0\x08\0\5\0\0", a.SetTpSrc(5)),
+    (b"\0\x0a\0\x08\0\5\0\0", a.SetTpDst(5)),
+]
+
+
+@pytest.mark.parametrize("version", [4, 5, 6])
+@pytest.mark.parametrize(("said", "action"), OF_1_1)
+def test_actions_of_1_1_are_still_read(version: int, said: bytes, action: a.Action) -> None:
+    assert decode_actions(said, version) == (action,)
+
+
+@pytest.mark.parametrize(
+    ("actions", "in_1_0"),
+    [
+        ((a.PushVlan(), a.SetField("vlan_vid", 0x1005, 0x1FFF)), (a.SetVlanVid(5),)),
+        ((a.PushVlan(), a.SetField("vlan_pcp", 3, 7)), (a.SetVlanPcp(3),)),
+        ((a.StripVlan(), a.PushVlan(), a.Output(1)), (a.StripVlan(), a.Output(1))),
+    ],
+)
+def test_a_tag_that_is_pushed_is_told_1_0_by_setting_its_vlan(
+    actions: a.Actions, in_1_0: a.Actions
+) -> None:
+    """As Open vSwitch does; what sets the VLAN of a tag alone would not bring it."""
+    assert decode_actions(encode_actions(actions, 1), 1) == in_1_0
+    assert decode_actions(encode_actions(actions, 6), 6) == actions
+
+
+def test_a_field_is_not_set_to_bits_outside_its_mask() -> None:
+    """set_field:1.2.3.4/255.0.0.0->ip_src, with the error of Open vSwitch."""
+    said = bytes.fromhex("0019001080001708" + "01020304" + "ff000000")
+    with pytest.raises(OpenFlowError) as caught:
+        decode_actions(said, 6)
+    assert caught.value.code is Code.OFPBMC_BAD_WILDCARDS
+
+
+def test_clones_in_clones_without_end_are_refused() -> None:
+    said = bytes.fromhex("0000000800010000")
+    for _ in range(900):
+        said = (
+            b"\xff\xff"
+            + (16 + len(said)).to_bytes(2)
+            + bytes.fromhex("00002320002a" + "00" * 6)
+            + said
+        )
+    with pytest.raises(OpenFlowError) as caught:
+        decode_actions(said, 1)
+    assert caught.value.code is Code.OFPBAC_TOO_MANY
