@@ -104,6 +104,7 @@ class Site:
             for name in (near, far):
                 self.switch.host.ip(f"link set {name} up")
             words += f" -- add-port br0 {near} {columns} -- add-port br1 {far} {columns}"
+        self.switch.host.going()
         self.ovs.vsctl(f"{words} {then}")
 
     def capture(self, port: str) -> Capture:

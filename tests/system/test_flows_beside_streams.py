@@ -14,7 +14,7 @@ from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
 from tools.lab.namespaces import Namespace
 from tools.lab.openvswitch import Tools, environment, program
-from tools.lab.processes import run
+from tools.lab.processes import PATIENCE, run
 
 SIZE = 4 << 20
 MAC1, MAC2 = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -42,6 +42,7 @@ class Hosts:
             switch.host.ip(f"link set wire{number} up")
             port = f"add-port br0 wire{number} -- set interface wire{number}"
             ovs.vsctl(f"{port} ofport_request={number}")
+        switch.host.going()
         self.guests = [lab.namespace(f"ns{n}") for n in (1, 2, 3)]
         for n, guest in enumerate(self.guests, 1):
             switch.move(f"tap{n}", guest)
@@ -78,9 +79,9 @@ class Hosts:
 def stream(client: Namespace, server: Namespace, to: str, own: str) -> None:
     """Both say much at once; each must hear it all."""
     listener = server.call(lambda: socket.create_server((own, 5001), family=_family(own)))
-    one = client.call(lambda: socket.create_connection((to, 80), 10.0))
+    one = client.call(lambda: socket.create_connection((to, 80), PATIENCE))
     with listener, one, listener.accept()[0] as two:
-        two.settimeout(10.0)
+        two.settimeout(PATIENCE)
         said = [hashlib.sha256(bytes([n])).digest() * (SIZE // 32) for n in range(2)]
         senders = [
             threading.Thread(target=end.sendall, args=(data,))
@@ -96,7 +97,7 @@ def stream(client: Namespace, server: Namespace, to: str, own: str) -> None:
         for thread in (*senders, *hearers):
             thread.start()
         for thread in (*senders, *hearers):
-            thread.join(60.0)
+            thread.join(PATIENCE)
         assert [hashlib.sha256(data).digest() for data in heard] == [
             hashlib.sha256(data).digest() for data in said
         ]
@@ -113,7 +114,7 @@ def datagrams(client: Namespace, server: Namespace, to: str, own: str) -> None:
         client.call(lambda: socket.socket(_family(own), socket.SOCK_DGRAM)) as one,
     ):
         for end in one, two:
-            end.settimeout(5.0)
+            end.settimeout(PATIENCE)
         for size in (0, 1, 2, 33, 1000, 1400):
             one.sendto(bytes(size), (to, 80))
             data, back = two.recvfrom(2000)
@@ -162,7 +163,7 @@ def test_egress_copies_of_super_frames_are_right_on_the_wire(
     _, own, to, _ = ADDRESSES[False]
     with Capture(third, "tap3") as copies:
         stream(client, server, to, own)
-        frames = copies.collect(timeout=20.0)
+        frames = copies.collect()
     assert sum(frame.length - 70 for frame in frames) >= SIZE
     assert all(frame.length <= 1518 and not frame.pending_checksum for frame in frames)
     assert all(frame.data[12:16] == b"\x81\0\0\7" for frame in frames)

@@ -280,6 +280,7 @@ def test_departure_2_a_copy_that_cannot_be_delivered_is_a_drop(network: Network)
     network.guests["p4"].ip("link set p4 up")
     # The kernel sets the other end of the pair going in its own time.
     assert eventually(lambda: network.ovs.vsctl("get interface p4 link_state") == "up")
+    network.switch.host.going()
     with network.capture("p4") as copies:
         network.send("p1", frame())
         assert data(copies.collect(1)) == [frame()]

@@ -44,6 +44,7 @@ def bridge(switch: Heliograph, ovs: Tools) -> Heliograph:
     )
     for name in "tap1", "tap2":
         switch.host.ip(f"link set {name} up")
+    switch.host.going()
     return switch
 
 
@@ -186,6 +187,7 @@ def test_departure_8_a_device_that_comes_goes_and_comes_back(
     frame = b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb6" + b"hello" * 10
 
     def mirrored() -> bool:
+        uplink.going()
         with Capture(host, "tap2") as copies:
             uplink.send("far", [frame])
             return [f.data for f in copies.collect(1)] == [frame]

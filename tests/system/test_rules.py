@@ -18,6 +18,7 @@ def test_rules_2_and_125_everything_is_every_port(site: Site) -> None:
     """LOCAL and internal ports, in both directions; the select columns are ignored then."""
     host = site.switch.host
     host.ip("link set br0 up")
+    host.going()
     columns = "select_all=true select_src_port=@2 output_port=@2"
     site.ovs.vsctl(TO_TAP2 + mirror("m0", "br0", columns))
     with site.capture("tap2") as copies:

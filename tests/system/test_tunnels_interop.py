@@ -85,6 +85,7 @@ class Joined:
         site.add("br0", "tap1")
         for host, local in (switch.host, "br0"), (far.host, "br-int"):
             host.ip(f"link set {local} up")
+            host.going()
         return cls(site, far)
 
     def tunnel(self, words: str, *, ipv6: bool = False) -> None:

@@ -128,6 +128,7 @@ def test_copies_carry_no_mark_of_ours(
     """To a port in the switch's own namespace, where a mark would survive."""
     ovs.vsctl("add-port br0 p4 -- set interface p4 type=internal")
     switch.host.ip("link set p4 up")
+    switch.host.going()
     ovs.vsctl(MIRROR.format("snaplen=64").replace("port p3", "port p4"))
     with switch.host.packet_socket("p4", ETH_P_ALL) as copies:
         copies.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)

@@ -76,6 +76,7 @@ class Side:
             words.append(f"set interface {name} ofport_request={number}")
         tools.vsctl(" -- ".join(words))
         host.ip(f"link set {BRIDGE} up")
+        host.going()
         self._senders = {n: place[0].packet_socket(place[1], 0) for n, place in places.items()}
         self._arrivals = {number: Arrivals(*place) for number, place in places.items()}
         self._marks = 0

@@ -80,6 +80,7 @@ class Heliograph:
             # Else a neighbour is asked again 5 s after it was heard of, amid what a test counts.
             guest.set_sysctl(f"ipv4/neigh/{port}/delay_first_probe_time", "60")
         guest.ip(f"link set {port} up")
+        self.host.going()
 
 
 class StockSwitch(Heliograph):

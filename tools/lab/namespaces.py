@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TypeVar
 
-from tools.lab.processes import PATIENCE, run
+from tools.lab.processes import PATIENCE, eventually, run
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -127,6 +127,19 @@ class Namespace:
         self.ip(f"address add {address} dev {device}")
         self.ip(f"link set {device} up")
 
+    def going(self) -> None:
+        """Wait until every device here that has a carrier sends.
+
+        Who sets up one end of a pair does not wait for the other: the kernel sets that going in its
+        own time, and what it is to send before is lost.
+        """
+
+        def stuck() -> list[str]:
+            lines = self.ip("-o link show up").splitlines()
+            return [line for line in lines if "LOWER_UP" in line and " qdisc noop " in line]
+
+        assert eventually(lambda: not stuck(), interval=0.002), stuck()
+
     def mac(self, device: str) -> bytes:
         """The six bytes of a device's MAC address."""
         words = self.ip(f"-o link show dev {device}").split()
@@ -168,8 +181,9 @@ class Namespace:
 
 
 def veth(near: tuple[Namespace, str], far: tuple[Namespace, str]) -> None:
-    """A veth pair with each end in a namespace, both up."""
+    """A veth pair with each end in a namespace, both up and going."""
     peer = ["peer", "name", far[1], "netns", far[0].name]
     run(["ip", "link", "add", near[1], "netns", near[0].name, "type", "veth", *peer])
     for namespace, device in (near, far):
         namespace.ip(f"link set {device} up")
+    near[0].going()
