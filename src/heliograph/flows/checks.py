@@ -139,8 +139,8 @@ def check_packet_out(packet: PacketOut) -> None:
         raise OpenFlowError(Code.OFPBRC_BUFFER_UNKNOWN, f"no buffer {packet.buffer_id:#x}")
     if len(packet.data) < _SHORTEST_FRAME:
         raise OpenFlowError(Code.OFPBRC_BAD_PACKET, f"a frame of {len(packet.data)} bytes")
-    check_unmatched(packet.actions)
-    compile_actions(packet.actions, origin=Origin.PACKET_OUT)
+    check_unmatched(packet.steps)
+    compile_actions(packet.steps, origin=Origin.PACKET_OUT)
 
 
 class _Walk:

@@ -56,7 +56,7 @@ class Controller:
 
     max_len: int = 0xFFFF
     controller_id: int = 0
-    reason: int = 1  # messages.PacketInReason.ACTION
+    reason: int = 1  # flows.PacketInReason.ACTION
     userdata: bytes | None = None
     pause: bool = False
     meter_id: int | None = None

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-from heliograph.openflow.actions import ALL_TABLES, ANY_GROUP, Actions, Port
+from heliograph.openflow.actions import ALL_TABLES, ANY_GROUP, Actions, Port, SetField
 from heliograph.openflow.match import ANYTHING, Match
 
 
@@ -230,6 +230,11 @@ class PacketOut:
     in_port: int = Port.NONE
     buffer_id: int | None = None
     metadata: Match = ANYTHING  # 1.5: registers and the like to begin with; never in_port
+
+    @property
+    def steps(self) -> Actions:
+        """All that is done with it: `metadata` is set before the actions."""
+        return (*(SetField(*field) for field in self.metadata), *self.actions)
 
 
 class PacketInReason(IntEnum):

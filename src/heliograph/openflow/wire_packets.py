@@ -21,6 +21,7 @@ Encoded = tuple[str, list[bytes]]
 _OUT10, _OUT13, _OUT15 = Struct("!IHH"), Struct("!IIH6x"), Struct("!IH2x")
 _IN10, _IN13, _IN_NX = Struct("!IHHBx"), Struct("!IHBBQ"), Struct("!IHBBQH6x")
 _TLV = Struct("!HH")
+_PIPELINE = frozenset({"metadata", "packet_type"})
 _NO_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
 _PACKET, _FULL_LEN, _BUFFER, _TABLE, _COOKIE, _REASON, _METADATA, _USERDATA = range(8)
 
@@ -37,6 +38,9 @@ def _packet_out(reader: Reader, version: int) -> PacketOut:
         fields = {name: (value, mask) for name, value, mask in oxm.read_match(reader)}
         port = fields.pop("in_port", (Port.NONE, 0))[0]
         metadata = Match.of(fields)
+        for name in fields:
+            if name not in _PIPELINE and not name.startswith(("reg", "tun_")):
+                raise OpenFlowError(Code.OFPBRC_PIPELINE_FIELDS_ONLY, f"{name} comes of the packet")
     if Port.MAX <= port < Port.NONE and port not in {Port.LOCAL, Port.CONTROLLER, Port.IN_PORT}:
         raise OpenFlowError(Code.OFPBRC_BAD_PORT, f"a packet from port {port:#x}")
     if length > len(reader):

@@ -161,3 +161,9 @@ def test_no_frame_waits_in_a_buffer(command: FlowCommand) -> None:
 def test_what_cannot_be_done_with_a_frame_is_refused(action: a.Action, expected: str) -> None:
     with pytest.raises(OpenFlowError, match=expected):
         check_packet_out(PacketOut(actions=(action, a.Output(1)), data=bytes(60)))
+
+
+def test_what_a_frame_begins_with_is_checked_like_its_actions() -> None:
+    begins = Match.of({"reg0": (5, 0xFFFF_FFFF), "tun_id": (5, 0xFF)})
+    with pytest.raises(OpenFlowError, match="OFPBAC_BAD_SET_TYPE"):
+        check_packet_out(PacketOut(actions=(a.Output(1),), data=bytes(60), metadata=begins))

@@ -6,7 +6,10 @@ import pytest
 from heliograph.openflow import actions as a
 from heliograph.openflow.action_decoder import decode_actions
 from heliograph.openflow.action_encoder import encode_actions
+from heliograph.openflow.codec import Frame, decode, encode
 from heliograph.openflow.errors import Code, OpenFlowError
+from heliograph.openflow.fields import FIELDS
+from heliograph.openflow.flows import PacketOut
 from heliograph.openflow.match import Match
 
 
@@ -52,6 +55,16 @@ def test_a_tag_that_is_pushed_is_told_1_0_by_setting_its_vlan(
     """As Open vSwitch does; what sets the VLAN of a tag alone would not bring it."""
     assert decode_actions(encode_actions(actions, 1), 1) == in_1_0
     assert decode_actions(encode_actions(actions, 6), 6) == actions
+
+
+def test_a_frame_of_a_controller_begins_with_nothing_that_comes_of_the_packet() -> None:
+    """Of 1.5, whose packet-outs have a match, with the error of Open vSwitch."""
+    for name in ("vlan_tci", "eth_dst", "eth_type", "pkt_mark"):
+        begins = Match.of({name: (0x1005, FIELDS[name].value_bits)})
+        said = encode(PacketOut(actions=(), data=bytes(60), metadata=begins), 6)
+        with pytest.raises(OpenFlowError) as caught:
+            decode(Frame(6, said[1], 0, said))
+        assert caught.value.code is Code.OFPBRC_PIPELINE_FIELDS_ONLY
 
 
 def test_a_field_is_not_set_to_bits_outside_its_mask() -> None:
