@@ -14,7 +14,7 @@ from pathlib import Path
 
 from heliograph.control.bypass import Bypass
 from heliograph.control.keeper import Keeper
-from heliograph.control.peers import Peer, Peers
+from heliograph.control.peers import Asked, Peer, Peers
 from heliograph.control.wanted import Hooks, WantedBridge
 from heliograph.flows.bundles import Bundles
 from heliograph.flows.change import Change
@@ -145,16 +145,18 @@ class Bridge:
 
     # Changes
 
-    async def change(self, mod: FlowMod | GroupMod, version: int) -> None:
+    async def change(
+        self, mod: FlowMod | GroupMod, version: int, asked: Asked | None = None
+    ) -> None:
         """Raises OpenFlowError; then nothing is changed."""
-        await self._enforce(self.tables.change(mod, self.now(), version))
+        await self._enforce(self.tables.change(mod, self.now(), version), asked)
 
-    async def control_bundle(self, bundles: Bundles, control: BundleControl) -> None:
+    async def control_bundle(self, bundles: Bundles, control: BundleControl, peer: Peer) -> None:
         """Raises OpenFlowError."""
         committed = bundles.control(control, self.tables, self.now())
         if committed is None:
             return
-        await self._enforce(committed.change)
+        await self._enforce(committed.change, Asked(peer, committed.xids))
         for packet in committed.packets:
             try:
                 self.wanted.plane.packet_out(packet)
@@ -169,10 +171,11 @@ class Bridge:
             raise
         self._keeper.append(change, self.tables)
 
-    async def _enforce(self, change: Change) -> None:
+    async def _enforce(self, change: Change, asked: Asked | None = None) -> None:
         if not change.steps:
             return
         self._apply(change)
+        self.peers.tell_monitors(change.steps, asked)
         await self._tell_needed()
         if change.removed:
             await self.peers.tell_removed(change.removed)

@@ -72,7 +72,7 @@ class Channel:
         if self._transport.is_closing():
             raise ChannelError(self._failure or "the connection is closed")
         self._writer.write(data)
-        if self._transport.get_write_buffer_size() > _FULL:
+        if self.is_full:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await self._writer.drain()
@@ -80,6 +80,18 @@ class Channel:
                 if isinstance(error, TimeoutError) and error.errno is None:
                     raise ChannelError(f"it read nothing for {_PATIENCE:.0f} s") from error
                 raise ChannelError(self._failure or error.strerror or str(error)) from error
+        await self.breathe()
+
+    @property
+    def is_full(self) -> bool:
+        return self._transport.get_write_buffer_size() > _FULL
+
+    async def drain(self) -> None:
+        """Wait, however long, until it is no longer full. Raises ChannelError as send() does."""
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise ChannelError(self._failure or error.strerror or str(error)) from error
         await self.breathe()
 
     def post(self, data: bytes, *, droppable: bool = False) -> None:
@@ -95,6 +107,6 @@ class Channel:
 
     def close(self) -> None:
         """What is unsent is sent if the peer takes it at once."""
-        if self._transport.get_write_buffer_size() > _FULL:
+        if self.is_full:
             self._transport.abort()
         self._writer.close()

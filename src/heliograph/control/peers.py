@@ -3,9 +3,11 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from heliograph.control.monitors import Monitors
 from heliograph.control.subscriptions import Subscription
+from heliograph.flows.change import Step
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import FlowRemoved, PacketIn
 from heliograph.openflow.message import Message
@@ -19,12 +21,20 @@ class Peer(Protocol):
     """A connection that has agreed on a version."""
 
     subscription: Subscription
+    monitors: Monitors
 
     def tell(self, message: Message) -> None:
         """Send it unasked."""
 
     def tell_frame(self, message: PacketIn) -> None:
         """Send it, unless there are too many of them."""
+
+
+class Asked(NamedTuple):
+    """Who asked for a change, and the numbers of its messages."""
+
+    peer: Peer
+    xids: Sequence[int]
 
 
 class Peers:
@@ -40,6 +50,7 @@ class Peers:
 
     def remove(self, peer: Peer) -> None:
         self._peers.remove(peer)
+        peer.monitors.close()
 
     @property
     def generation(self) -> int | None:
@@ -73,6 +84,11 @@ class Peers:
     @property
     def want_misses(self) -> bool:
         return any(peer.subscription.wants_misses() for peer in self._peers)
+
+    def tell_monitors(self, steps: Sequence[Step], asked: Asked | None) -> None:
+        for peer in self:
+            own = asked.xids if asked and asked.peer is peer else ()
+            peer.monitors.follow(steps, own)
 
     async def tell_removed(self, removed: Sequence[FlowRemoved]) -> None:
         for position, message in enumerate(removed, 1):

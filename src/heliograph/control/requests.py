@@ -8,13 +8,16 @@ from typing import Any
 from heliograph import __version__
 from heliograph.control.bridge import Bridge
 from heliograph.control.channel import Channel
+from heliograph.control.monitors import Monitors
 from heliograph.control.pace import Bucket
+from heliograph.control.peers import Asked
 from heliograph.control.subscriptions import Subscription, check_config
 from heliograph.flows import queries
 from heliograph.flows.bundles import Bundles
 from heliograph.flows.flow import TABLES
 from heliograph.openflow import flows as f
 from heliograph.openflow import messages as m
+from heliograph.openflow import monitors as o
 from heliograph.openflow.actions import Port
 from heliograph.openflow.codec import stream
 from heliograph.openflow.errors import Code, OpenFlowError
@@ -28,6 +31,7 @@ _CAPABILITIES = (
     | m.Capabilities.QUEUE_STATS
     | m.Capabilities.ARP_MATCH_IP
     | m.Capabilities.BUNDLES
+    | m.Capabilities.FLOW_MONITORING
 )
 _ACTIONS10 = 0x7FF  # all of 1.0 but enqueue
 _MOST_PORTS10 = 1364  # that fit into one message
@@ -56,6 +60,8 @@ class Conversation:
         self.subscription = subscription
         self.version = subscription.version
         self.bundles = Bundles(self.version)
+        self.monitors = Monitors(self.version, channel)
+        self.xid = 0  # of the message at work
         self.table_ids = False  # flow mods of 1.0 name a table
         self.nicira = False  # flows of 1.0 are told in Nicira's form
         self.packet_in_format = f.PacketInFormat.STANDARD
@@ -170,7 +176,7 @@ async def _set_controller_id(c: Conversation, message: m.SetControllerId) -> Non
 
 
 async def _change(c: Conversation, message: f.FlowMod | f.GroupMod) -> None:
-    await c.bridge.change(message, c.version)
+    await c.bridge.change(message, c.version, Asked(c, (c.xid,)))
 
 
 async def _packet_out(c: Conversation, message: f.PacketOut) -> None:
@@ -201,8 +207,19 @@ async def _bundle_add(c: Conversation, message: m.BundleAdd) -> None:
 
 
 async def _bundle_control(c: Conversation, message: m.BundleControl) -> Message:
-    await c.bridge.control_bundle(c.bundles, message)
+    await c.bridge.control_bundle(c.bundles, message, c)
     return replace(message, action=m.BundleAction(message.action + 1))
+
+
+# Monitors
+
+
+async def _monitor(c: Conversation, message: o.MonitorRequest) -> Message:
+    return c.monitors.change(message, c.bridge.tables)
+
+
+async def _cancel_monitor(c: Conversation, message: o.MonitorCancel) -> None:
+    c.monitors.cancel(message.monitor_id)
 
 
 # Statistics
@@ -329,6 +346,8 @@ _HANDLERS: Mapping[type[Any], Callable[[Conversation, Any], Awaitable[Message | 
     m.FlowModTableId: _set_table_ids,
     m.SetPacketInFormat: _set_packet_in_format,
     m.SetControllerId: _set_controller_id,
+    o.MonitorRequest: _monitor,
+    o.MonitorCancel: _cancel_monitor,
     m.DescRequest: _desc,
     f.FlowStatsRequest: _flow_stats,
     f.AggregateRequest: _aggregate,

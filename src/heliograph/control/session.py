@@ -104,6 +104,7 @@ class Session:
                 await self._channel.send(bytes((frame.version, _ECHO_REPLY)) + frame.data[2:])
                 continue
             try:
+                conversation.xid = frame.xid
                 self._check_version(frame, conversation.version)
                 message = decode(frame, table_ids=conversation.table_ids)
                 reply = await answer(conversation, message)
@@ -113,6 +114,7 @@ class Session:
             if reply is not None:
                 for part in stream(reply, conversation.version, frame.xid):
                     await self._channel.send(part)
+                conversation.monitors.release()
 
     def _check_version(self, frame: Frame, agreed: int) -> None:
         if frame.version != agreed and frame.type not in _OF_ANY_VERSION:

@@ -38,6 +38,7 @@ class _Bundle:
 @dataclass(frozen=True, slots=True)
 class Committed:
     change: Change
+    xids: tuple[int, ...]  # of its messages
     packets: tuple[PacketOut, ...] = ()  # to be sent once the change is in force
 
 
@@ -139,4 +140,5 @@ class Bundles:
             change = tables.change_all(messages, now, self.version)
         except FailedAt as failed:
             raise CommitError(bundle.messages[failed.position], failed.error) from failed
-        return Committed(change, tuple(m for m in messages if isinstance(m, PacketOut)))
+        xids = tuple(add.xid for add in bundle.messages)
+        return Committed(change, xids, tuple(m for m in messages if isinstance(m, PacketOut)))

@@ -15,6 +15,9 @@ class Step(NamedTuple):
 
     old: Flow | GroupEntry | None
     new: Flow | GroupEntry | None
+    message: int = 0  # of several, the one that asked for it
+    added: bool = False  # an ADD made this flow, also where one was
+    reason: RemovedReason = RemovedReason.DELETE  # of a flow that is gone
 
 
 class Rule(NamedTuple):
@@ -62,6 +65,7 @@ Place = tuple[int, Match]
 class Progress:
     """A change while it is made."""
 
+    message: int = 0  # of several, the one at work
     steps: list[Step] = field(default_factory=list)
     hit: dict[Place, Flow | None] = field(default_factory=dict)  # by packets, before
     removed: list[tuple[Flow, RemovedReason]] = field(default_factory=list)

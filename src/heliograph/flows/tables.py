@@ -97,6 +97,7 @@ class Tables:
         """
         work = Progress()
         for position, message in enumerate(messages):
+            work.message = position
             try:
                 if isinstance(message, FlowMod):
                     self._flow_mod(work, message, now, version)
@@ -230,7 +231,7 @@ class Tables:
             modified=now,
             used=self._used(old) if old else now,
         )
-        self._step(work, old, flow)
+        self._step(work, Step(old, flow, work.message, added=True))
 
     def _check_room(self, table: Table, mod: FlowMod) -> None:
         if mod.flags & FlowFlags.CHECK_OVERLAP:
@@ -264,7 +265,7 @@ class Tables:
             modified=now,
             used=self._used(old),
         )
-        self._step(work, old, flow)
+        self._step(work, Step(old, flow, work.message))
 
     def _take_id(self, old: Flow | None, mod: FlowMod) -> int:
         if old is not None and not mod.flags & FlowFlags.RESET_COUNTS:
@@ -278,7 +279,7 @@ class Tables:
 
     def _remove(self, work: Progress, flow: Flow, reason: RemovedReason) -> None:
         work.removed.append((flow, reason))
-        self._step(work, flow, None)
+        self._step(work, Step(flow, None, work.message, reason=reason))
 
     # Groups
 
@@ -291,7 +292,7 @@ class Tables:
             return
         desc = groups.changed(mod, self.groups, self.limits)
         old = self.groups.get(mod.group_id)
-        self._step(work, old, GroupEntry(desc, old.created if old else now))
+        self._step(work, Step(old, GroupEntry(desc, old.created if old else now)))
 
     def _remove_group(self, work: Progress, group_id: int) -> None:
         entry = self.groups.get(group_id)
@@ -299,22 +300,16 @@ class Tables:
             return
         for flow_id in list(self._users.get(group_id, ())):
             self._remove(work, self.flows[flow_id], RemovedReason.GROUP_DELETE)
-        self._step(work, entry, None)
+        self._step(work, Step(entry, None))
 
     # Steps
 
-    def _step(
-        self,
-        work: Progress,
-        old: Flow | GroupEntry | None,
-        new: Flow | GroupEntry | None,
-    ) -> None:
-        flow = old or new
+    def _step(self, work: Progress, step: Step) -> None:
+        flow = step.old or step.new
         if isinstance(flow, Flow):
             place = flow.table_id, flow.match
             if place not in work.hit:
                 work.hit[place] = self.tables[flow.table_id].winner(flow.match)
-        step = Step(old, new)
         self._place(step)
         work.steps.append(step)
 
@@ -323,7 +318,7 @@ class Tables:
             self._place(Step(step.new, step.old))
 
     def _place(self, step: Step) -> None:
-        old, new = step
+        old, new = step.old, step.new
         if isinstance(old, Flow):
             self._forget(old, stays=new is not None)
         elif old is not None and new is None:

@@ -24,6 +24,7 @@ from heliograph.openflow import (
     wire_flow_stats,
     wire_flows,
     wire_groups,
+    wire_monitors,
     wire_packets,
     wire_ports,
     wire_session,
@@ -198,6 +199,7 @@ _WIRES = (
     wire_groups,
     wire_packets,
     wire_tables,
+    wire_monitors,
 )
 _DECODERS: Mapping[str, Decoder] = {
     **{kind: decoder for wire in _WIRES for kind, decoder in wire.DECODERS.items()},

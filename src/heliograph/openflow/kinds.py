@@ -49,8 +49,9 @@ _S13 = _STATS | dict(
         6,
     )
 )
-_S14 = _S13 | {14: "TABLE_DESC", 15: "QUEUE_DESC"}
+_S14 = _S13 | {14: "TABLE_DESC", 15: "QUEUE_DESC", 16: "FLOW_MONITOR"}
 STATS = {1: _STATS | {13: "PORT_DESC"}, 4: _S13, 5: _S14, 6: _S14}
+_MONITORS = "FLOW_MONITOR_CANCEL", "FLOW_MONITOR_PAUSED", "FLOW_MONITOR_RESUMED"
 _NX = {
     10: "ROLE_REQUEST",
     11: "ROLE_REPLY",
@@ -64,10 +65,19 @@ _NX = {
     20: "SET_CONTROLLER_ID",
     30: "PACKET_IN2",
     31: "GROUP_MOD",
+} | dict(enumerate(_MONITORS, 21))
+_ONF = {2300: "BUNDLE_CONTROL", 2301: "BUNDLE_ADD"} | dict(enumerate(_MONITORS, 1870))
+_NX_STATS = {
+    0: "FLOW",
+    1: "AGGREGATE",
+    2: "FLOW_MONITOR",
+    7: "GROUP",
+    8: "GROUP_DESC",
+    9: "GROUP_FEATURES",
 }
-_ONF = {2300: "BUNDLE_CONTROL", 2301: "BUNDLE_ADD"}
-_NX_STATS = {0: "FLOW", 1: "AGGREGATE", 7: "GROUP", 8: "GROUP_DESC", 9: "GROUP_FEATURES"}
-_ONLY10 = {"FLOW_MOD", "FLOW_REMOVED", "GROUP_MOD", "SET_FLOW_FORMAT"}  # of Nicira's
+_ONF_STATS = {1870: "FLOW_MONITOR"}
+# Of Nicira's.
+_ONLY10 = {"FLOW_MOD", "FLOW_REMOVED", "GROUP_MOD", "SET_FLOW_FORMAT", *_MONITORS}
 
 
 def _invert(tables: dict[int, dict[int, str]]) -> dict[int, dict[str, int]]:
@@ -75,7 +85,7 @@ def _invert(tables: dict[int, dict[int, str]]) -> dict[int, dict[str, int]]:
 
 
 _TYPE_NUMBERS, _STATS_NUMBERS = _invert(TYPES), _invert(STATS)
-_NUMBERS = _invert({0: _NX, 1: _ONF, 2: _NX_STATS})
+_NUMBERS = _invert({0: _NX, 1: _ONF, 2: _NX_STATS, 3: _ONF_STATS})
 
 
 def identify(version: int, type_: int, reader: Reader) -> tuple[str, bool]:
@@ -114,11 +124,14 @@ def _vendor_stats(version: int, reader: Reader) -> str:
     vendor, subtype = reader.unpack(_SUBTYPE)
     if vendor not in {NICIRA, ONF}:
         raise OpenFlowError(Code.OFPBRC_BAD_VENDOR, f"multipart messages of vendor {vendor:#x}")
-    name = _NX_STATS.get(subtype)
-    if name is None or version != 1 or vendor != NICIRA:
+    onf = vendor == ONF
+    name = (_ONF_STATS if onf else _NX_STATS).get(subtype)
+    if name is None or version != (4 if onf else 1):
         raise OpenFlowError(
             Code.OFPBRC_BAD_SUBTYPE, f"no multipart message of {vendor:#x} is {subtype}"
         )
+    if onf:
+        return f"ONF:{name}"
     reader.take(4)
     return f"NX:{name}"
 
@@ -136,5 +149,8 @@ def preamble(kind: str, version: int, *, more: bool = False) -> tuple[int, bytes
     head = _STATS10 if version == 1 else _STATS13
     if rest.startswith("NX:"):
         vendor = _SUBTYPE.pack(NICIRA, _NUMBERS[2][rest[3:]]) + bytes(4)
+        return types[first], head.pack(VENDOR_STATS, more) + vendor
+    if rest.startswith("ONF:"):
+        vendor = _SUBTYPE.pack(ONF, _NUMBERS[3][rest[4:]])
         return types[first], head.pack(VENDOR_STATS, more) + vendor
     return types[first], head.pack(_STATS_NUMBERS[version][rest], more)

@@ -3,6 +3,7 @@
 
 from heliograph.openflow import flows as f
 from heliograph.openflow import messages as m
+from heliograph.openflow import monitors as o
 
 Message = (
     m.Hello
@@ -67,4 +68,9 @@ Message = (
     | m.MeterFeaturesReply
     | m.BundleControl
     | m.BundleAdd
+    | o.MonitorRequest
+    | o.MonitorReply
+    | o.MonitorCancel
+    | o.MonitorPaused
+    | o.MonitorResumed
 )

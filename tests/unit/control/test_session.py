@@ -108,9 +108,8 @@ async def test_messages_that_are_none(switch: Switch, version: int) -> None:
         (raw(version, stats, pack("!HH", 300, 0) + pad), "OFPBRC_BAD_STAT"),
         (raw(version, 4, pack("!II", 0x1234, 5)), "OFPBRC_BAD_VENDOR"),
         (raw(version, 4, pack("!II", 0x2320, 9999)), "OFPBRC_BAD_SUBTYPE"),
-        # Flow monitors are not there.
         (
-            raw(version, stats, pack("!HH", 0xFFFF, 0) + pad + pack("!II4x", 0x2320, 2)),
+            raw(version, stats, pack("!HH", 0xFFFF, 0) + pad + pack("!II4x", 0x2320, 99)),
             "OFPBRC_BAD_SUBTYPE",
         ),
     ):

@@ -358,10 +358,10 @@ EXACT = [
     (4, 4, b"\0\0\x23\x20\0\0\xff\xff", Code.OFPBRC_BAD_SUBTYPE),
     (1, 4, b"\x4f\x4e\x46\0\0\0\x08\xfc", Code.OFPBRC_BAD_SUBTYPE),  # bundles on 1.0
     (4, 18, b"\0\x63\0\0\0\0\0\0", Code.OFPBRC_BAD_STAT),
-    (4, 18, b"\0\x10\0\0\0\0\0\0", Code.OFPBRC_BAD_STAT),  # flow monitors
-    (1, 16, b"\xff\xff\0\0\0\0\x23\x20\0\0\0\2\0\0\0\0", Code.OFPBRC_BAD_SUBTYPE),
+    (4, 18, b"\0\x10\0\0\0\0\0\0", Code.OFPBRC_BAD_STAT),  # 1.4's flow monitors
+    (1, 16, b"\xff\xff\0\0\0\0\x23\x20\0\0\0\3\0\0\0\0", Code.OFPBRC_BAD_SUBTYPE),
     (4, 18, b"\xff\xff\0\0\0\0\0\0\0\0\0\1\0\0\0\1", Code.OFPBRC_BAD_VENDOR),
-    (4, 18, b"\xff\xff\0\0\0\0\0\0\x4f\x4e\x46\0\0\0\x07\x4e", Code.OFPBRC_BAD_SUBTYPE),
+    (4, 18, b"\xff\xff\0\0\0\0\0\0\x4f\x4e\x46\0\0\0\x07\x4f", Code.OFPBRC_BAD_SUBTYPE),
     (4, 18, b"\0\x0c\0\1\0\0\0\0", Code.OFPBRC_MULTIPART_BUFFER_OVERFLOW),
     (1, 14, b"", Code.OFPBRC_BAD_LEN),
     (1, 20, b"", Code.OFPBRC_BAD_LEN),
