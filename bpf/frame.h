@@ -146,7 +146,7 @@ struct frame {
 	u32 entry;        /* the port it came in by */
 	u32 port;         /* the same, unless a flow has said another */
 	u32 stage;        /* enum stage */
-	u32 refused;      /* a reason was counted */
+	u32 refused;      /* by the bridge that it came in by, with a reason */
 	u32 protected;    /* so is that */
 	u32 packets;      /* of the wire */
 	u32 bytes;

@@ -34,7 +34,7 @@ INLINE void refuse_frame(struct frame *frame, u32 reason, u32 mode)
 {
 	if (!reason)
 		return;
-	frame->refused = 1;
+	frame->refused |= !frame->crossed; /* behind a patch port it may be a copy */
 	refuse(frame->entry, reason, frame->packets, mode);
 }
 

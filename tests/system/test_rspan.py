@@ -129,6 +129,21 @@ def test_patch_ports_join_bridges(site: Site) -> None:
         assert four.collect() == []
 
 
+def test_a_frame_that_goes_nowhere_counts_also_if_its_copy_is_refused_elsewhere(site: Site) -> None:
+    site.ovs.vsctl(
+        "set port tap1 tag=7 -- set port tap2 tag=8 -- set port br0 tag=8 "
+        + PATCH.format("q0", "q1")
+        + " -- set port q0 trunks=111 -- set port q1 trunks=5"
+    )
+    site.ovs.vsctl(
+        "-- --id=@tap1 get port tap1 "
+        + mirror("m0", "br0", "select_src_port=@tap1 output_vlan=111")
+    )
+    site.send("tap1", frame(BROADCAST))
+    assert site.settled("q1", "port", drop_vlan=1)["drop_vlan"] == 1
+    assert site.live("tap1", "port")["drop_no_port"] == 1
+
+
 def test_rules_13_31_and_126_mirrors_and_patch_ports(site: Site) -> None:
     """Not on the patch port itself; on both bridges for one frame; a copy through one."""
     site.ovs.vsctl(PATCH.format("q0", "q1"))
