@@ -36,12 +36,14 @@ def _packet_out(reader: Reader, version: int) -> PacketOut:
     else:
         buffer, length = reader.unpack(_OUT15)
         fields = {name: (value, mask) for name, value, mask in oxm.read_match(reader)}
-        port = fields.pop("in_port", (Port.NONE, 0))[0]
+        if "in_port" not in fields:
+            raise OpenFlowError(Code.OFPBRC_BAD_PORT, "a packet from no port that is named")
+        port = fields.pop("in_port")[0]
         metadata = Match.of(fields)
         for name in fields:
             if name not in _PIPELINE and not name.startswith(("reg", "tun_")):
                 raise OpenFlowError(Code.OFPBRC_PIPELINE_FIELDS_ONLY, f"{name} comes of the packet")
-    if Port.MAX <= port < Port.NONE and port not in {Port.LOCAL, Port.CONTROLLER, Port.IN_PORT}:
+    if Port.MAX <= port < Port.NONE and port not in {Port.LOCAL, Port.CONTROLLER}:
         raise OpenFlowError(Code.OFPBRC_BAD_PORT, f"a packet from port {port:#x}")
     if length > len(reader):
         raise OpenFlowError(Code.OFPBRC_BAD_LEN, f"{length} bytes of actions")

@@ -67,6 +67,30 @@ def test_a_frame_of_a_controller_begins_with_nothing_that_comes_of_the_packet() 
         assert caught.value.code is Code.OFPBRC_PIPELINE_FIELDS_ONLY
 
 
+@pytest.mark.parametrize("version", [1, 4, 6])
+def test_a_frame_of_a_controller_comes_by_a_port_that_can_be(version: int) -> None:
+    said = {
+        port: encode(PacketOut(actions=(), data=bytes(60), in_port=port), version)
+        for port in (1, a.Port.LOCAL, a.Port.CONTROLLER, a.Port.NONE, a.Port.IN_PORT, a.Port.ALL)
+    }
+    for port, data in said.items():
+        frame = Frame(version, data[1], 0, data)
+        if port in {a.Port.IN_PORT, a.Port.ALL}:
+            with pytest.raises(OpenFlowError) as caught:
+                decode(frame)
+            assert caught.value.code is Code.OFPBRC_BAD_PORT
+        else:
+            assert isinstance(decode(frame), PacketOut)
+
+
+def test_a_packet_out_of_1_5_names_its_port() -> None:
+    nothing_matched = bytes.fromhex("ffffffff0000" + "0000" + "0001000400000000") + bytes(60)
+    head = bytes((6, 13, 0, 8 + len(nothing_matched))) + bytes(4)
+    with pytest.raises(OpenFlowError) as caught:
+        decode(Frame(6, 13, 0, head + nothing_matched))
+    assert caught.value.code is Code.OFPBRC_BAD_PORT
+
+
 def test_a_field_is_not_set_to_bits_outside_its_mask() -> None:
     """set_field:1.2.3.4/255.0.0.0->ip_src, with the error of Open vSwitch."""
     said = bytes.fromhex("0019001080001708" + "01020304" + "ff000000")
