@@ -146,8 +146,9 @@ class Monitors:
     # Telling
 
     def _tell(self, updates: Sequence[FlowUpdate | OwnUpdate]) -> None:
-        if updates:
-            self._post(MonitorReply(updates))
+        if not updates:
+            return
+        self._post(MonitorReply(updates))
         if self._channel.is_full and self._held is None:
             self._post(MonitorPaused())
             self._held = {}

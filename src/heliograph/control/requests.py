@@ -31,7 +31,6 @@ _CAPABILITIES = (
     | m.Capabilities.QUEUE_STATS
     | m.Capabilities.ARP_MATCH_IP
     | m.Capabilities.BUNDLES
-    | m.Capabilities.FLOW_MONITORING
 )
 _ACTIONS10 = 0x7FF  # all of 1.0 but enqueue
 _MOST_PORTS10 = 1364  # that fit into one message

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Any
 
 from heliograph.openflow import oxm
-from heliograph.openflow.action_decoder import decode_instructions
+from heliograph.openflow.action_decoder import decode_actions, decode_instructions
 from heliograph.openflow.action_encoder import encode_instructions
 from heliograph.openflow.buffer import Reader, padded
 from heliograph.openflow.errors import Code, OpenFlowError
@@ -189,7 +189,7 @@ def _read_update(reader: Reader, version: int) -> FlowUpdate | OwnUpdate:
     return FlowUpdate(
         event=known[event],
         match=match,
-        actions=decode_instructions(reader.rest(), version),
+        actions=(decode_actions if version == 1 else decode_instructions)(reader.rest(), version),
         table_id=table,
         priority=priority,
         cookie=cookie,
