@@ -223,9 +223,8 @@ INLINE void begin_group(struct frame *frame, u32 number)
 	flow->end = flow->pc + group->counts[form];
 }
 
-/* The hash by which a group chooses: of who talks to whom, so that a conversation stays together.
- */
-INLINE u32 choice(const struct flow *flow)
+/* Of who talks to whom, so that a conversation stays together. */
+INLINE u64 hash_conversation(const struct flow *flow)
 {
 	u64 hash = mix(flow->group, flow->key[KEY_ETH_DST] >> 8);
 	hash = mix(hash, flow->key[KEY_ETH_SRC] >> 16);
@@ -233,7 +232,7 @@ INLINE u32 choice(const struct flow *flow)
 	hash = mix(hash, flow->key[KEY_L4] >> 32);
 	for (u32 i = 0; i < 4; i++)
 		hash = mix(hash, flow->key[KEY_IPV6_SRC + i]);
-	return finish(hash);
+	return hash;
 }
 
 /* Back from a list of ops that is at its end; returns whether there was one to go back to. */

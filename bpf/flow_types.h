@@ -148,7 +148,10 @@ enum op_code {
 	OP_CLONE,      /* the next `a` ops, after which the key is as before; `value` counts frames,
 	                  `mask` bytes, for buckets of groups */
 	OP_GROUP,      /* a: cell */
-	OP_CHOOSE,     /* skips `b` ops unless the frame's hash is below `a` */
+	OP_HASH,       /* of who talks to whom, for OP_CHOOSE */
+	OP_HASH_WORD,  /* instead: of the word's bits in `mask`, and of what the hash was, or with
+	                  `a` of `value` */
+	OP_CHOOSE,     /* skips `b` ops unless the hash is below `a` */
 	OP_RETURN,     /* ends this list */
 	OP_EXIT,       /* ends all lists up to a bucket */
 	OP_CODES,

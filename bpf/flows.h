@@ -106,8 +106,15 @@ INLINE int lead(struct frame *frame, struct op *op)
 	case OP_GROUP:
 		begin_group(frame, op->a);
 		return 1;
+	case OP_HASH:
+		flow->hash = hash_conversation(flow);
+		return 1;
+	case OP_HASH_WORD:
+		flow->hash = mix(op->a ? op->value : flow->hash,
+		                 flow->key[op->word & (KEY_SPACE - 1)] & op->mask);
+		return 1;
 	case OP_CHOOSE:
-		if (choice(flow) >= op->a)
+		if ((u32)finish(flow->hash) >= op->a)
 			flow->pc += op->b;
 		return 1;
 	case OP_EXIT:

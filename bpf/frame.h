@@ -121,6 +121,7 @@ struct flow {
 	u32 table;
 	u32 quiet; /* not to find anything is no miss */
 	u32 rule;  /* cell of the one whose ops run */
+	u64 hash;  /* by which a group chooses */
 	u32 group;
 	u32 pc;
 	u32 end;

@@ -84,3 +84,32 @@ def test_a_select_group_keeps_to_a_bucket_and_uses_all(beside: Beside) -> None:
         assert sizes[0] == 0, side.name
         assert 10 < sizes[1] < sizes[3], (side.name, sizes)
         assert sizes[2] > 30, (side.name, sizes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ports"),
+    [
+        ("ip_dst", 1),
+        ("ip_src=0.0.0.1", 2),
+        ("tcp_src", 1),  # which UDP does not have
+        ("ip_dst,udp_src", 3),
+        ("eth_src,eth_type", 1),
+    ],
+)
+def test_a_group_chooses_by_the_fields_that_it_names(
+    beside: Beside, fields: str, ports: int
+) -> None:
+    buckets = ",".join(f"bucket=actions=output:{n}" for n in (1, 2, 3))
+    group = f"group_id=1,type=select,selection_method=hash,fields({fields}),{buckets}"
+    beside.load(["udp,actions=group:1"], [group])
+    macs = Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01")
+    flows = [
+        bytes(macs / IP(src=f"10.0.0.{n}", dst="10.0.1.1") / UDP(sport=n, dport=9) / bytes(9))
+        for n in range(1, 201)
+    ]
+    for side in beside.sides:
+        sent = side.send(Port.LOCAL, flows)
+        used = [number for number in PORTS if sent[number]]
+        assert sum(map(len, sent.values())) == len(flows), side.name
+        # Open vSwitch may put both halves into one bucket, and so may we.
+        assert len(used) == ports or (len(used) < ports == 2), (side.name, used)

@@ -7,13 +7,16 @@ no place in such a set (clone, exit, controller with arguments, output with max_
 output) is not done there, nor is it here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from heliograph.flows.compile_actions import Origin, Program, compile_actions, op
+from heliograph.flows.compile_fields import PIECES, need_of
 from heliograph.kernel.layouts import Op, OpCode, OpFlags
 from heliograph.openflow import actions as a
-from heliograph.openflow.flows import Bucket, GroupDesc, GroupType
+from heliograph.openflow.errors import Code, OpenFlowError
+from heliograph.openflow.fields import FIELDS
+from heliograph.openflow.flows import Bucket, GroupDesc, GroupType, Selection
 
 _ALL = 0xFFFF_FFFF
 _SINGLE = a.StripVlan, a.PushVlan, a.DecTtl
@@ -54,14 +57,14 @@ def chosen(desc: GroupDesc, live: Liveness) -> tuple[Bucket, ...]:
 
 def compile_group(desc: GroupDesc, buckets: tuple[Bucket, ...]) -> GroupProgram:
     """With what `chosen` says. Raises OpenFlowError."""
-    ops: list[Op] = []
+    select = desc.type == GroupType.SELECT
+    ops = list(_hash(desc)) if select and len(buckets) > 1 else []
     tells: dict[int, tuple[a.Controller, ...]] = {}
     numbers: dict[int, int] = {}
     total, below = sum(bucket.weight for bucket in buckets), 0
     for n, bucket in enumerate(buckets):
         program = compile_bucket(bucket)
         body = program.ops or (op(OpCode.OP_NOTHING),)  # for the frame to be counted
-        select = desc.type == GroupType.SELECT
         if select and n < len(buckets) - 1:
             below += bucket.weight
             ops.append(op(OpCode.OP_CHOOSE, a=_ALL * below // total, b=len(body) + 2))
@@ -72,6 +75,26 @@ def compile_group(desc: GroupDesc, buckets: tuple[Bucket, ...]) -> GroupProgram:
         if select:
             ops.append(op(OpCode.OP_RETURN))
     return GroupProgram(Program(tuple(ops), tells), numbers)
+
+
+def _hash(desc: GroupDesc) -> Iterator[Op]:
+    """What of a frame decides. A field that it does not have is none, as in Open vSwitch."""
+    if not desc.selection.fields:
+        yield op(OpCode.OP_HASH)
+        return
+    yield op(OpCode.OP_HASH_WORD, a=1, value=desc.selection.param << 32 | desc.group_id)
+    for name, mask in desc.selection.fields:
+        need = need_of(FIELDS[name].prerequisite)
+        if name not in PIECES or need is None:
+            raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"no group can choose by {name}")
+        for piece in PIECES[name]:
+            bits = mask >> piece.offset & (1 << piece.bits) - 1
+            yield op(OpCode.OP_HASH_WORD, need=need, word=piece.word, mask=bits << piece.shift)
+
+
+def check_selection(selection: Selection) -> None:
+    """Raises OpenFlowError for fields that the data plane cannot choose by."""
+    tuple(_hash(GroupDesc(0, GroupType.SELECT, (), selection)))
 
 
 def compile_bucket(bucket: Bucket) -> Program:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from heliograph.flows.checks import check_unmatched
-from heliograph.flows.compile_groups import compile_bucket
+from heliograph.flows.compile_groups import check_selection, compile_bucket
 from heliograph.flows.flow import GroupEntry, Limits
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import (
@@ -143,6 +143,7 @@ def _check_selection(mod: GroupMod) -> None:
         raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"{method} is neither of {sorted(_METHODS)}")
     if selection.fields and selection.method != "hash":
         raise OpenFlowError(Code.OFPBPC_BAD_VALUE, f"{method} looks at no fields")
+    check_selection(selection)
 
 
 def _check_count(kind: GroupType, buckets: tuple[Bucket, ...]) -> None:

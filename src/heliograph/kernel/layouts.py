@@ -252,10 +252,12 @@ class OpCode(IntEnum):
     OP_GOTO = 14
     OP_CLONE = 15
     OP_GROUP = 16
-    OP_CHOOSE = 17
-    OP_RETURN = 18
-    OP_EXIT = 19
-    OP_CODES = 20
+    OP_HASH = 17
+    OP_HASH_WORD = 18
+    OP_CHOOSE = 19
+    OP_RETURN = 20
+    OP_EXIT = 21
+    OP_CODES = 22
 
 
 class OpNeed(IntEnum):

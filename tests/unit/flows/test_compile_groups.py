@@ -5,12 +5,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from heliograph.flows.compile_groups import GroupProgram, action_set, chosen, compile_group
-from heliograph.kernel.layouts import OpCode, OpFlags
+from heliograph.flows.compile_groups import (
+    GroupProgram,
+    action_set,
+    check_selection,
+    chosen,
+    compile_group,
+)
+from heliograph.kernel.layouts import KeyWord, OpCode, OpFlags, OpNeed
 from heliograph.openflow import actions as a
 from heliograph.openflow.actions import Output
 from heliograph.openflow.errors import OpenFlowError
-from heliograph.openflow.flows import Bucket, GroupDesc, GroupType
+from heliograph.openflow.flows import Bucket, GroupDesc, GroupType, Selection
 
 _LAST = 0xFFFF_FFFF
 
@@ -61,6 +67,7 @@ def test_select_divides_hashes_by_weight_and_the_last_bucket_gets_the_rest() -> 
         bucket(2, Output(3), weight=1),
     )
     assert ops(compile_group(group(GroupType.SELECT, *buckets), buckets)) == [
+        ("HASH", 0, 0),
         ("CHOOSE", _LAST // 4, 3),
         ("CLONE", 1, 0),
         ("OUTPUT", 1, 0),
@@ -73,6 +80,25 @@ def test_select_divides_hashes_by_weight_and_the_last_bucket_gets_the_rest() -> 
         ("OUTPUT", 3, 0),
         ("RETURN", 0, 0),
     ]
+
+
+def test_select_by_fields_hashes_their_bits_of_frames_that_have_them() -> None:
+    fields = ("ip_src", 0xFF), ("tcp_dst", 0xFFFF), ("ipv6_dst", 1 << 64)
+    selection = Selection(method="hash", param=7, fields=fields)
+    buckets = bucket(0, Output(1), weight=1), bucket(1, Output(2), weight=1)
+    desc = GroupDesc(3, GroupType.SELECT, buckets, selection)
+    found = compile_group(desc, buckets).program.ops
+    assert [(op.need, op.word, op.mask) for op in found[1:5]] == [
+        (OpNeed.NEED_IPV4, KeyWord.KEY_IPV4, 0xFF << 32),
+        (OpNeed.NEED_TCP, KeyWord.KEY_L4, 0xFFFF << 32),
+        (OpNeed.NEED_IPV6, KeyWord.KEY_IPV6_DST_LOW, 0),
+        (OpNeed.NEED_IPV6, KeyWord.KEY_IPV6_DST, 1),
+    ]
+    assert (found[0].code, found[0].a, found[0].value) == (OpCode.OP_HASH_WORD, 1, 7 << 32 | 3)
+    assert found[5].code == OpCode.OP_CHOOSE
+    assert compile_group(desc, buckets[:1]).program.ops[0].code == OpCode.OP_CLONE
+    with pytest.raises(OpenFlowError, match="tun_id"):
+        check_selection(Selection(method="hash", fields=(("tun_id", 1),)))
 
 
 def test_buckets_without_weight_and_dead_ones_are_not_selected() -> None:
