@@ -253,6 +253,14 @@ class Routes:
         self.addresses = {ifindex: frozenset(found) for ifindex, found in addresses.items()}
         self._announce_soon()
 
+    def has_link_local(self, ifindex: int) -> bool:
+        """Whether a device has an IPv6 link-local address in use: the kernel solicits neighbours
+        from no other when it is not its own packet that waits."""
+        return any(
+            ready and entry.ifindex == ifindex and entry.address.is_link_local
+            for entry, ready in self._entries.items()
+        )
+
     def _list_addresses(self) -> None:
         # What waits is older than the answer; after a loss nothing newer would correct it.
         self._events.discard()

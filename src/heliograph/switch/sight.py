@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is to be seen of devices and of the network when a pass plans, and when it is told of."""
 
-import time
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -41,7 +40,7 @@ class Sight:
             {u: by_index[path.ifindex] for u, path in paths.items() if path.ifindex in by_index},
             frozenset[Address]().union(*reception.addresses.values()),
             reception.devices if wishes else frozenset(),
-            round(time.clock_gettime(time.CLOCK_TAI) - time.time()) if wishes else 0,
+            self._underlay.tai_offset if wishes else 0,
             frozenset(device.kind for device in by_index.values()),
         )
 

@@ -7,7 +7,6 @@ from heliograph.kernel import packet_out
 from heliograph.kernel.dataplane import DataPlane
 from heliograph.kernel.flow_store import FlowStore
 from heliograph.kernel.flow_store_maps import KernelBacking, store_in_force
-from heliograph.openflow.actions import SetField
 from heliograph.openflow.errors import Code, OpenFlowError
 from heliograph.openflow.flows import PacketOut
 
@@ -26,8 +25,7 @@ class BridgeStore(FlowStore):
 
     def packet_out(self, packet: PacketOut) -> None:
         """Send a frame of a controller. Raises OpenFlowError for what cannot be done."""
-        known = tuple(SetField(*field) for field in packet.metadata)
-        ops = self.run_ops((*known, *packet.actions))
+        ops = self.run_ops(packet.steps)
         try:
             packet_out.send(
                 self._program, packet.data, store=self.number, in_port=packet.in_port, ops=ops

@@ -10,6 +10,7 @@ is not resolved is solicited until it is: the program sends it nothing that woul
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -25,6 +26,8 @@ SOLICIT_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 5.0
 # After a look, the next one waits for so many times its duration.
 REST: Final = 9
+# Bytes of a packet: the kernel gives a program 16 KB to put outer headers before a frame.
+LARGEST: Final = 16_000
 # A pass that waits in settle() takes in what woke it before this would look.
 STIR_SECONDS: Final = 0.001
 
@@ -84,6 +87,7 @@ class Underlay:
         self._found: dict[Way, Path] = {}
         self._addresses: Mapping[int, frozenset[Address]] = {}
         self._egress: dict[Way, int] = {}  # the last one known
+        self.tai_offset = _tai_offset()  # seconds that the clock TAI is ahead of UTC
         self._needed: set[Neighbour] = set()
         self._missing: set[Neighbour] = set()  # those not resolved
         self._new: set[Neighbour] = set()  # those not resolved and not waited for yet
@@ -161,6 +165,7 @@ class Underlay:
         began = loop.time()
         needed, self._needed, self._missing = self._needed, set(), set()
         self._egress = {way: self._egress.get(way, 0) for way in ways}
+        self.tai_offset = _tai_offset()
         self._found = {way: self._path(way) for way in ways}
         for neighbour in needed - self._needed:
             self._routes.forget(*neighbour)
@@ -181,9 +186,10 @@ class Underlay:
                 self._look = loop.call_at(when, self._look_again)
 
     def _look_again(self) -> None:
-        before = self._found
-        self._take_in(before.keys())
-        if self._found != before or self._routes.addresses != self._addresses:
+        before = self._found, self.tai_offset
+        self._take_in(self._found.keys())
+        moved = self._routes.addresses != self._addresses
+        if moved or (self._found, self.tai_offset) != before:
             self._wake()
 
     def _solicit_again(self) -> None:
@@ -208,7 +214,7 @@ class Underlay:
         self._egress[way] = route.ifindex
         fault = self._why_unreachable(route, device)
         reason = Reason.DROP_NO_NEIGHBOUR if fault else Reason.DELIVERED
-        mtu = min(route.mtu or device.mtu, device.mtu)
+        mtu = min(route.mtu or device.mtu, device.mtu, LARGEST)
         return Path(route.ifindex, route.hop, route.source, mtu, reason, fault)
 
     def _why_gone(self, way: Way) -> str | None:
@@ -235,11 +241,24 @@ class Underlay:
             self._routes.solicit(*neighbour)
         except HeliographError as error:
             return str(error)
-        question = "ARP" if route.hop.version == 4 else "neighbour discovery"
+        if route.hop.version == 4:
+            question = "ARP"
+        elif self._routes.has_link_local(device.ifindex):
+            question = "neighbour discovery"
+        else:
+            return (
+                f"{device.name} has no link-local address, without which nobody is asked for "
+                f"{route.hop}: ip address add fe80::1/64 dev {device.name}"
+            )
         return (
             f"{route.hop} does not answer {question} on {device.name}: "
             "see that it is up, and on that network"
         )
+
+
+def _tai_offset() -> int:
+    """It is 0 until a time daemon sets it."""
+    return round(time.clock_gettime(time.CLOCK_TAI) - time.time())
 
 
 def _family(wish: Wish) -> int | None:

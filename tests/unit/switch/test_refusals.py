@@ -57,3 +57,17 @@ def test_what_is_dropped_lately_is_said_on_the_port(rows: Rows, name: str, said:
     assert not refusals.take_in(plan, counts(**{name: 9})), "nothing else than before"
     assert refusals.take_in(plan, counts(**{name: 9}))
     assert problems() == {}
+
+
+def test_packets_that_come_back_are_said_when_they_do_not_stop(rows: Rows) -> None:
+    """A host whose MAC was forgotten is flooded to once, into the tunnel as well."""
+    interface = rows.add("Interface", name="gre0", type="gre", options={"remote_ip": str(FAR)})
+    port = rows.add("Port", name="gre0", interfaces=(interface,))
+    rows.bridge("br0", (port,))
+    network = Network(wanted.devices(rows.intent).tunnels, {interface: PATH})
+    plan, refusals = Plan(tunnels={interface: NUMBER}), Refusals()
+    assert not any(refusals.take_in(plan, counts(loop=count)) for count in (0, 1, 1, 2))
+    assert refusals.take_in(plan, counts(loop=3))
+    refusals.complain(rows.intent, plan, network)
+    assert "come back to it" in plan.problems[port]
+    assert refusals.take_in(plan, counts(loop=3))

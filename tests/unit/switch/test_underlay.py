@@ -40,6 +40,10 @@ class Network(Routes):
         self.solicited: list[Neighbour] = []
         self.refusal: str | None = None
         self.lookups = 0
+        self.link_local = True
+
+    def has_link_local(self, ifindex: int) -> bool:
+        return self.link_local
 
     def lookup(self, remote: Address, local: Address | None, tos: int = 0) -> Route:
         self.lookups += 1
@@ -122,6 +126,11 @@ async def test_mtu_is_the_routes_but_never_above_the_devices(
     assert world.path().mtu == mtu
 
 
+async def test_mtu_is_never_above_what_can_be_encapsulated(world: World) -> None:
+    world.put(device(ETH0, "eth0", mtu=65535))
+    assert world.path().mtu == 16_000
+
+
 async def test_no_route(world: World) -> None:
     expected = Path(0, None, None, 0, Reason.DROP_NO_ROUTE, "no route to 10.8.0.1")
     assert world.path(ip("10.8.0.1")) == expected
@@ -180,6 +189,13 @@ async def test_silent_neighbour(world: World, hop: Address, question: str) -> No
     assert path.problem.startswith(f"{hop} does not answer {question} on eth0: ")
 
 
+async def test_a_device_without_a_link_local_address_is_named(world: World) -> None:
+    world.network.routes[FAR] = Route(ETH0, ip("fd00::2"), OURS, 0)
+    world.network.link_local = False
+    said = world.path().problem
+    assert said and said.startswith("eth0 has no link-local address")
+
+
 async def test_kernel_that_refuses_to_solicit_says_why(world: World) -> None:
     world.network.refusal = "neighbour 10.0.0.2: No buffer space available"
     assert world.path().problem == world.network.refusal
@@ -193,6 +209,19 @@ async def test_tunnels_to_one_remote_share_their_path(world: World) -> None:
     paths = world.underlay.paths({uuid4(): Wish(FAR, None) for _ in range(10)})
     assert len(paths) == 10
     assert world.network.lookups == 1
+
+
+async def test_the_clock_s_offset_is_followed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D5: time daemons set it when they have synchronised, and tell nobody."""
+    monkeypatch.setattr(module, "_tai_offset", lambda: 37)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    world.receives(Wish(FAR, None))
+    assert world.underlay.tai_offset == 37
+    monkeypatch.setattr(module, "_tai_offset", lambda: 38)
+    await until(lambda: world.wakes > 0)
+    assert world.underlay.tai_offset == 38
 
 
 # Following
