@@ -69,8 +69,7 @@ class Channel:
 
     async def send(self, data: bytes) -> None:
         """Raises ChannelError when the connection fails, or the peer does not read."""
-        if self._transport.is_closing():
-            raise ChannelError(self._failure or "the connection is closed")
+        self._check_open()
         self._writer.write(data)
         if self.is_full:
             try:
@@ -92,7 +91,12 @@ class Channel:
             await self._writer.drain()
         except OSError as error:
             raise ChannelError(self._failure or error.strerror or str(error)) from error
+        self._check_open()
         await self.breathe()
+
+    def _check_open(self) -> None:
+        if self._transport.is_closing():
+            raise ChannelError(self._failure or "the connection is closed")
 
     def post(self, data: bytes, *, droppable: bool = False) -> None:
         """Send without waiting, unless it is left out; what fails is for receive() to tell."""
@@ -100,10 +104,14 @@ class Channel:
         if droppable and unsent > _MUCH:
             self.left_out += 1
         elif unsent > _TOO_MUCH:
-            self._failure = f"it does not read, and {unsent >> 20} MiB for it are unsent"
-            self._transport.abort()
+            self.give_up(f"it does not read, and {unsent >> 20} MiB for it are unsent")
         elif not self._transport.is_closing():
             self._writer.write(data)
+
+    def give_up(self, why: str) -> None:
+        """End the connection at once; receive() tells why."""
+        self._failure = why
+        self._transport.abort()
 
     def close(self) -> None:
         """What is unsent is sent if the peer takes it at once."""

@@ -3,8 +3,8 @@
 
 What cannot be told at once is held: while the list of flows that a monitor begins with is sent,
 and while too much is unread (the connection hears PAUSED and, when it has caught up, RESUMED). Of
-each flow only the outcome is held, so there is never more than the flows there are and those that
-went. Other than in Open vSwitch deletions wait with the rest.
+each flow only the outcome is held, and of one that came and went meanwhile nothing; other than in
+Open vSwitch, deletions wait with the rest.
 """
 
 import asyncio
@@ -37,6 +37,7 @@ from heliograph.openflow.monitors import (
 
 _MOST = 1024  # monitors of a connection
 _AT_ONCE = 4096  # updates, before it is looked at how much is unread
+_MOST_HELD = 1 << 19  # flows
 _WANTING = {
     FlowEvent.ADDED: MonitorFlags.ADD,
     FlowEvent.DELETED: MonitorFlags.DELETE,
@@ -129,6 +130,8 @@ class Monitors:
                 self._tell(updates)
                 updates = []
         self._tell(updates)
+        if self._held and len(self._held) > _MOST_HELD:
+            self._channel.give_up(f"it does not read what became of {len(self._held)} flows")
 
     def _concerned(self, step: Step, event: FlowEvent, flow: Flow) -> MonitorFlags:
         """What is asked for by the monitors that a change is for; NONE: it is for none."""

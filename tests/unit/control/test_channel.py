@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -103,3 +104,31 @@ async def test_nobody_is_kept_waiting(tmp_path: Path, monkeypatch: pytest.Monkey
             assert await channel.receive()
         other.cancel()
         assert turns > 4000
+
+
+async def test_it_is_full_until_somebody_reads(tmp_path: Path) -> None:
+    async with ends(tmp_path) as (channel, far):
+        while not channel.is_full:
+            channel.post(bytes(1 << 16))
+        waiting = asyncio.create_task(channel.drain())
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        end = far.get_extra_info("socket").fileno()
+        while not waiting.done():
+            with contextlib.suppress(BlockingIOError):
+                os.read(end, 1 << 20)
+            await asyncio.sleep(0)
+        assert not channel.is_full
+
+
+async def test_who_waits_is_told_that_it_ended(tmp_path: Path) -> None:
+    async with ends(tmp_path) as (channel, _far):
+        while not channel.is_full:
+            channel.post(bytes(1 << 16))
+        waiting = asyncio.create_task(channel.drain())
+        await asyncio.sleep(0)
+        channel.give_up("it is too slow")
+        with pytest.raises(ChannelError, match="it is too slow"):
+            await waiting
+        with pytest.raises(ChannelError, match="it is too slow"):
+            await channel.receive()
