@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actions and instructions into bytes of any version.
 
-Where a version lacks an action, its nearest is written: first one that prints the same (Nicira's
-`set_field` on 1.0), then one that does the same (`set_field` for `mod_nw_src` on 1.3), else none
-(`write_actions` on 1.0). What depends on the packet's kind is known from the flow's match.
+Where a version lacks an action, one that does the same is written, as Open vSwitch does it
+(`set_field` for `mod_nw_src` on 1.3, `mod_nw_src` for `set_field` on 1.0; Nicira's where there is
+no other), or none (`write_actions` on 1.0). What depends on the packet's kind is known from the
+flow's match.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -60,13 +61,12 @@ _INSTRUCTIONS = (Meter, ClearActions, WriteActions, WriteMetadata, GotoTable)
 class _Flow:
     """The version, and what is known of packets so far."""
 
-    __slots__ = ("match", "pushed", "tagged", "version")
+    __slots__ = ("match", "tagged", "version")
 
     def __init__(self, version: int, match: Match) -> None:
         self.version, self.match = version, match
         value, mask = match.get("vlan_tci") or (0, 0)
         self.tagged = bool(value & mask & 0x1000)
-        self.pushed = False  # a tag that 1.0 has still to be told of
 
     def transport(self) -> str | None:
         value, mask = self.match.get("nw_proto") or (0, 0)
@@ -86,13 +86,41 @@ def _nicira(subtype: int, body: bytes) -> bytes:
 
 def _set_field(field: str, value: int, mask: int, flow: _Flow) -> bytes:
     whole = mask == FIELDS[field].value_bits
-    if flow.pushed and whole and field in {"vlan_vid", "vlan_pcp"}:
-        flow.pushed = False
-        return _vid10(value & 0xFFF) if field == "vlan_vid" else _pcp10(value)
+    if flow.version == 1 and whole and (action := _in_10(field, value, flow)):
+        return _ENCODERS[type(action)](action, flow)
     body = encode_field(field, value, mask, flow.version)
     if flow.version == 1 or (flow.version < 6 and not whole):
         return _nicira(codes.NX_REG_LOAD2, body)
     return padded(pack("!HH", 25, 4 + len(body) + 7 & ~7) + body)
+
+
+def _in_10(field: str, value: int, flow: _Flow) -> Action | None:
+    """What sets a field in 1.0; None: nothing but Nicira's `set_field`."""
+    if field in _OF_10:
+        return _OF_10[field](value)
+    protocol, _, end = field.partition("_")
+    if flow.transport() == protocol in {"tcp", "udp"} and end in {"src", "dst"}:
+        return SetTpSrc(value) if end == "src" else SetTpDst(value)
+    if field in {"vlan_vid", "vlan_pcp"}:
+        # These add a tag where there is none; 1.0 has no other way to say `push_vlan`.
+        made = SetVlanVid(value & 0xFFF) if field == "vlan_vid" else SetVlanPcp(value)
+        return made if flow.tagged else None
+    bits = FIELDS[field].bits
+    return Load(Subfield(field, 0, bits), value) if _can_load(field, bits) else None
+
+
+_OF_10: Mapping[str, Callable[[int], Action]] = {
+    "eth_src": SetEthSrc,
+    "eth_dst": SetEthDst,
+    "ip_src": SetIpv4Src,
+    "ip_dst": SetIpv4Dst,
+    "ip_dscp": lambda value: SetTos(value << 2),
+}
+
+
+def _can_load(field: str, bits: int) -> bool:
+    """`load` cannot name experimenters' fields."""
+    return bits <= 64 and not FIELDS[field].header(1)[2]
 
 
 def _assign(field: str, value: int, flow: _Flow) -> bytes:
@@ -174,8 +202,7 @@ def _move(action: Move, flow: _Flow) -> bytes:
 
 def _load(action: Load, flow: _Flow) -> bytes:
     target = action.target
-    # 1.5 lacks `load`; where there is one it cannot name experimenters' fields.
-    if flow.version >= 6 or FIELDS[target.field].header(1)[2] or target.bits > 64:
+    if flow.version >= 6 or not _can_load(target.field, target.bits):  # 1.5 lacks it
         mask = (1 << target.bits) - 1 << target.offset
         tag = 0x1000 if target.field == "vlan_vid" else 0  # a VLAN is only set with that bit
         return _set_field(target.field, action.value << target.offset | tag, mask | tag, flow)
@@ -186,7 +213,7 @@ def _load(action: Load, flow: _Flow) -> bytes:
 
 def _push_vlan(action: PushVlan, flow: _Flow) -> bytes:
     flow.tagged = True
-    flow.pushed = flow.version == 1  # where a tag is added by setting its VLAN, which has to follow
+    # In 1.0 a tag is added by setting its VLAN, which has to follow.
     return b"" if flow.version == 1 else _standard(17, codes.H2.pack(action.ethertype))
 
 
@@ -203,23 +230,15 @@ def _tag(flow: _Flow) -> bytes:
     return _standard(17, codes.H2.pack(0x8100))
 
 
-def _vid10(vid: int) -> bytes:
-    return _standard(1, codes.H2.pack(vid))
-
-
-def _pcp10(pcp: int) -> bytes:
-    return _standard(2, codes.B3.pack(pcp))
-
-
 def _vlan_vid(action: SetVlanVid, flow: _Flow) -> bytes:
     if flow.version == 1:
-        return _vid10(action.vid)
+        return _standard(1, codes.H2.pack(action.vid))
     return _tag(flow) + _assign("vlan_vid", action.vid | 0x1000, flow)
 
 
 def _vlan_pcp(action: SetVlanPcp, flow: _Flow) -> bytes:
     if flow.version == 1:
-        return _pcp10(action.pcp)
+        return _standard(2, codes.B3.pack(action.pcp))
     return _tag(flow) + _assign("vlan_pcp", action.pcp, flow)
 
 

@@ -143,9 +143,15 @@ _FROM13 = st.one_of(
 )
 
 
+def _is_said_in_10(action: a.SetField) -> bool:
+    """A field set whole is said in another way there."""
+    field = FIELDS[action.field]
+    return action.mask != field.value_bits or field.bits > 64
+
+
 def _simple(version: int) -> st.SearchStrategy[Any]:
     if version == 1:
-        return ANYWHERE | _ONLY10 | set_fields()
+        return ANYWHERE | _ONLY10 | set_fields().filter(_is_said_in_10)
     if version < 6:
         return ANYWHERE | _FROM13 | loads() | set_fields()
     return ANYWHERE | _FROM13 | set_fields()

@@ -46,15 +46,35 @@ def test_actions_of_1_1_are_still_read(version: int, said: bytes, action: a.Acti
     [
         ((a.PushVlan(), a.SetField("vlan_vid", 0x1005, 0x1FFF)), (a.SetVlanVid(5),)),
         ((a.PushVlan(), a.SetField("vlan_pcp", 3, 7)), (a.SetVlanPcp(3),)),
+        ((a.SetField("vlan_vid", 0x1005, 0x1FFF),), None),
         ((a.StripVlan(), a.PushVlan(), a.Output(1)), (a.StripVlan(), a.Output(1))),
+        ((a.SetField("eth_dst", 5, (1 << 48) - 1),), (a.SetEthDst(5),)),
+        ((a.SetField("eth_dst", 5, 7),), None),
+        ((a.SetField("ip_dst", 5, 0xFFFF_FFFF),), (a.SetIpv4Dst(5),)),
+        ((a.SetField("ip_dscp", 5, 0x3F),), (a.SetTos(20),)),
+        ((a.SetField("udp_src", 5, 0xFFFF),), (a.SetTpSrc(5),)),
+        ((a.SetField("nw_ttl", 5, 0xFF),), (a.Load(a.Subfield("nw_ttl", 0, 8), 5),)),
+        ((a.SetField("reg1", 5, 0xFFFF_FFFF),), (a.Load(a.Subfield("reg1", 0, 32), 5),)),
+        ((a.SetField("xxreg1", 5, (1 << 128) - 1),), None),
+        ((a.SetField("tun_erspan_ver", 1, 15),), None),
     ],
 )
-def test_a_tag_that_is_pushed_is_told_1_0_by_setting_its_vlan(
-    actions: a.Actions, in_1_0: a.Actions
+def test_fields_set_whole_are_told_1_0_in_its_own_words(
+    actions: a.Actions, in_1_0: a.Actions | None
 ) -> None:
-    """As Open vSwitch does; what sets the VLAN of a tag alone would not bring it."""
-    assert decode_actions(encode_actions(actions, 1), 1) == in_1_0
-    assert decode_actions(encode_actions(actions, 6), 6) == actions
+    """As Open vSwitch does (None: as they are). A tag comes with its VLAN, which alone would not
+    bring it where none is known to be there."""
+    udp = Match.of({"eth_type": (0x800, 0xFFFF), "nw_proto": (17, 0xFF)})
+    assert decode_actions(encode_actions(actions, 1, udp), 1) == (in_1_0 or actions)
+    assert decode_actions(encode_actions(actions, 6, udp), 6) == actions
+
+
+def test_ports_are_set_in_the_words_of_1_0_only_where_the_protocol_is_matched() -> None:
+    """A bucket may meet frames of another one, which `mod_tp_dst` would change."""
+    actions = (a.SetField("tcp_dst", 5, 0xFFFF),)
+    assert decode_actions(encode_actions(actions, 1), 1) == (
+        a.Load(a.Subfield("tcp_dst", 0, 16), 5),
+    )
 
 
 def test_a_frame_of_a_controller_begins_with_nothing_that_comes_of_the_packet() -> None:

@@ -131,6 +131,8 @@ INSTEAD = {
     (6, "load:0x5->NXM_NX_REG0[3..7]"): "set_field:0x28/0xf8->reg0",
     (6, "load:0x123456789abcdef0->OXM_OF_METADATA[]"): "set_field:0x123456789abcdef0->metadata",
     (1, FROM13[0]): "mod_vlan_vid:5,output:1,strip_vlan,output:2",
+    (1, FROM13[1]): "mod_dl_src:00:11:22:33:44:55,mod_nw_src:1.2.3.4,mod_tp_dst:80",
+    (1, FROM13[2]): "load:0x5->NXM_NX_REG3[],load:0x7->OXM_OF_METADATA[]",
     (1, "mod_nw_ttl:7"): "load:0x7->NXM_NX_IP_TTL[]",
     (1, "meter:3,output:1"): "output:1",
     (1, FROM13[5]): "resubmit(,9)",
