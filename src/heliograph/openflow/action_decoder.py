@@ -241,8 +241,7 @@ def _dec_ttl_ids(reader: Reader, _version: int) -> Action:
 
 
 def _write_metadata(reader: Reader, _version: int) -> Action:
-    value, mask = reader.unpack(codes.WRITE_METADATA)
-    return WriteMetadata(value & mask, mask)
+    return WriteMetadata(*reader.unpack(codes.WRITE_METADATA))
 
 
 def _set_tunnel(reader: Reader, subtype: int) -> Action:
@@ -407,8 +406,7 @@ def _instruction(kind: int, body: bytes, version: int) -> Actions:
     if kind == 1:
         return (GotoTable(reader.unpack(codes.B3)[0]),)
     if kind == 2:
-        value, mask = reader.unpack(codes.INSTRUCTION_METADATA)
-        return (WriteMetadata(value & mask, mask),)
+        return (WriteMetadata(*reader.unpack(codes.INSTRUCTION_METADATA)),)
     if kind == 6 and version < 6:
         return (_meter(reader.unpack(codes.I4)[0]),)
     if kind not in {3, 4, 5}:

@@ -374,7 +374,7 @@ def _in_order(actions: Actions) -> Iterator[Action]:
     """In the plain list nothing may follow `write_metadata`, so there it is a `set_field`."""
     for n, action in enumerate(actions, 1):
         if isinstance(action, WriteMetadata) and n < len(actions):
-            yield SetField("metadata", action.value, action.mask)
+            yield SetField("metadata", action.value & action.mask, action.mask)
         else:
             yield action
 

@@ -226,6 +226,8 @@ class WriteActions:
 
 @dataclass(frozen=True, slots=True)
 class WriteMetadata:
+    """`value` as it was said, with any bits outside of the mask."""
+
     value: int
     mask: int
 

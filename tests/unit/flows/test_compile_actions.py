@@ -103,7 +103,7 @@ def set_op(word: str | int, value: int, mask: int, need: str = "", **more: Any) 
         ),
         (SetField("arp_op", 2, 0xFFFF), set_op("KEY_ETH_DST", 0x200, 0xFF00, "ARP", clears=True)),
         (SetField("in_port", 9, 0xFFFF), set_op("KEY_PORT", 9 << 32, 0xFFFF << 32)),
-        (a.WriteMetadata(5, 7), set_op("KEY_METADATA", 5, 7)),
+        (a.WriteMetadata(0xF5, 7), set_op("KEY_METADATA", 5, 7)),
         (Load(Subfield("reg1", 4, 8), 0xAB), set_op(10, 0xAB0, 0xFF0)),
         (Load(Subfield("xreg3", 0, 64), 7), set_op(13, 7, _LONG)),
     ],

@@ -163,7 +163,7 @@ def action_lists(version: int) -> st.SearchStrategy[a.Actions]:
     return st.lists(simple | st.builds(a.Clone, nested), max_size=5).map(tuple)
 
 
-METADATA = st.tuples(U64, U64).map(lambda vm: a.WriteMetadata(vm[0] & vm[1], vm[1]))
+METADATA = st.builds(a.WriteMetadata, U64, U64)
 
 
 @st.composite
