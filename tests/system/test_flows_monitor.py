@@ -11,7 +11,7 @@ from tools.lab.flows import BRIDGE, Side, StockSide
 from tools.lab.heliograph import Heliograph
 from tools.lab.lab import Lab
 from tools.lab.openvswitch import Tools, environment, program
-from tools.lab.processes import eventually
+from tools.lab.processes import answers, eventually
 
 from heliograph.openflow.actions import Output
 from heliograph.openflow.codec import encode
@@ -93,13 +93,14 @@ STEPS: list[Step] = [
         "delete_strict table=3,priority=32768,udp6,tp_dst=53",
     ),
     ofctl("replace-flows", "-", stdin="actions=NORMAL\ntable=2,in_port=1,actions=output:7\n"),
-    ofctl("add-flow", "in_port=1,hard_timeout=1,actions=output:2"),
 ]
 # More than one message is long, of flows in an order that is the same everywhere.
 MANY: list[Step] = [
     bundle(*(f"table=7,priority={n},in_port=9,actions=output:1" for n in range(1200))),
     ofctl("del-flows", "table=7,in_port=9"),
 ]
+# It goes in its own time: nothing else is told meanwhile.
+SHORT = ofctl("add-flow", "in_port=1,hard_timeout=1,actions=output:2")
 
 
 class Watcher:
@@ -114,7 +115,7 @@ class Watcher:
             *("-O", version, f"--unixctl={self._control}", "monitor", BRIDGE, *words),
             env=environment(self.tools.rundir),
         )
-        assert eventually(self._control.exists), self._process.log_text()
+        assert eventually(lambda: answers(self._control)), self._process.log_text()
         self._xid = 0x100
 
     def _command(self, *words: str) -> None:
@@ -204,6 +205,8 @@ def watched(lab: Lab, side: Side) -> dict[tuple[str, str], Watcher]:
     for step in MANY:  # nobody shall be so far behind that telling pauses
         settle()
         step(side)
+    settle()
+    SHORT(side)
     for version in VERSIONS:
         everything = watchers[version, "watch:"]
         assert eventually(partial(everything.has, "reason=hard")), version
