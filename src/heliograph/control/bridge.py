@@ -59,6 +59,7 @@ class Bridge:
         self._ports_stale = False  # groups do not know of the latest
         self._misses = False  # what the data plane was told
         self._matched = [0] * TABLES
+        self._matched_gone = [0] * TABLES  # of those, by flows that are no more
         self._summed = 0  # when
         self._fallback: Flow | None = None  # while controllers cannot be reached
         self.now = time.monotonic_ns
@@ -164,12 +165,22 @@ class Bridge:
                 log.warning("bridge %s: a bundle's frame: %s", self.wanted.name, error)
 
     def _apply(self, change: Change) -> None:
+        matched = self._matched_by(change)
         try:
             self.wanted.plane.apply(change.delta)
         except Exception:  # a fault of ours must not leave the two different either
             self.tables.undo(change)
             raise
+        for table_id, packets in matched:
+            self._matched_gone[table_id] += packets
         self._keeper.append(change, self.tables)
+
+    def _matched_by(self, change: Change) -> list[tuple[int, int]]:
+        """Tables, and packets that each of the flows had matched whose counters end."""
+        self.look()
+        gone = set(change.delta.gone)
+        old = {step.old.id: step.old for step in change.steps if isinstance(step.old, Flow)}
+        return [(old[n].table_id, self._bypass.usage(n).packets) for n in gone & old.keys()]
 
     async def _enforce(self, change: Change, asked: Asked | None = None) -> None:
         if not change.steps:
@@ -201,19 +212,21 @@ class Bridge:
         self._bypass.look(self.now())
 
     def lookups(self, table_id: int) -> tuple[int, int]:
-        """How many frames came to a table, and how many found a flow that is still there."""
+        """How many frames came to a table, and how many found a flow."""
         return self._matched[table_id] + self.wanted.plane.misses(table_id), self._matched[table_id]
 
     async def count_matched(self) -> None:
         """Sum up for lookups(). With many flows that is work, so others have their turn."""
         if len(self.tables.flows) > _FEW_FLOWS and self.now() < self._summed + SECOND:
             return
-        matched = [0] * TABLES
+        matched = list(self._matched_gone)
         for position, flow in enumerate(list(self.tables.flows.values()), 1):
             matched[flow.table_id] += self._bypass.usage(flow.id).packets
             if position % _FEW_FLOWS == 0:
                 await asyncio.sleep(0)
-        self._matched, self._summed = matched, self.now()
+        # Of flows that went meanwhile some count in neither.
+        self._matched = [max(pair) for pair in zip(matched, self._matched, strict=True)]
+        self._summed = self.now()
 
     # Frames from controllers
 

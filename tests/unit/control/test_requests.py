@@ -146,4 +146,18 @@ async def test_lookups_of_tables(switch: Switch) -> None:
     assert isinstance(tables, m.TableStatsReply)
     said = {t.table_id: (t.active, t.lookups, t.matched) for t in tables.entries}
     assert (said[0], said[1], said[3]) == ((2, 25, 20), (0, 0, 0), (1, 10, 10))
+    # What flows have matched that are gone, or begin to count anew, is still told.
+    reset = f.FlowMod(
+        command=f.FlowCommand.ADD,
+        table_id=0,
+        priority=1,
+        actions=(),
+        flags=f.FlowFlags.RESET_COUNTS,
+    )
+    gone = f.FlowMod(command=f.FlowCommand.DELETE, table_id=3)
+    assert await client.ask(reset, gone) == []
+    (tables,) = await client.ask(m.TableStatsRequest())
+    assert isinstance(tables, m.TableStatsReply)
+    said = {t.table_id: (t.active, t.lookups, t.matched) for t in tables.entries}
+    assert (said[0], said[3]) == ((2, 25, 20), (0, 10, 10))
     await client.close()
