@@ -168,7 +168,9 @@ class Client:
         try:
             while True:
                 try:
-                    data = await asyncio.wait_for(self._reader.read(_READ), PROBE_INTERVAL)
+                    # Not wait_for: one that is cancelled just when it ends goes on (Python 3.11).
+                    async with asyncio.timeout(PROBE_INTERVAL):
+                        data = await self._reader.read(_READ)
                 except TimeoutError:
                     if probed:
                         reason = f"the server has not answered for {PROBE_INTERVAL} s"
