@@ -69,7 +69,7 @@ class Watch:
         hosts.replace(["priority=0,actions=NORMAL", "priority=9,in_port=1,actions=output:2"])
         assert hosts.send(1, FRAME) == {2: [FRAME]}
         assert eventually(lambda: self.files() <= self._files), "descriptors are left"
-        assert self.memory() - self.begun < grown
+        assert eventually(lambda: self.memory() - self.begun < grown), "memory is left"
         said = self.sentences()
         assert not [line for line in said if "Traceback" in line or "fault of ours" in line], said
         return said
