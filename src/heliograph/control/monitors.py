@@ -10,6 +10,7 @@ Open vSwitch, deletions wait with the rest.
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from heliograph.control.channel import Channel, ChannelError
@@ -35,7 +36,7 @@ from heliograph.openflow.monitors import (
     OwnUpdate,
 )
 
-_MOST = 1024  # monitors of a connection
+_MOST = 64  # monitors of a connection
 _AT_ONCE = 4096  # updates, before it is looked at how much is unread
 _MOST_HELD = 1 << 19  # flows
 _WANTING = {
@@ -48,7 +49,7 @@ Place = tuple[int, int, Match]  # of a flow: its table, its priority, what it ma
 
 class _Held(NamedTuple):
     update: FlowUpdate
-    known: bool  # it was there when holding began, so its end is to be told
+    known: bool  # it was there when holding began, or is listed: its end is to be told
 
 
 class Monitors:
@@ -57,6 +58,8 @@ class Monitors:
         self._monitors: dict[int, Monitor] = {}
         self._held: dict[Place, _Held] | None = None
         self._catching_up: asyncio.Task[None] | None = None  # while paused
+        self._answered = asyncio.Event()  # no list of flows is being sent
+        self._answered.set()
 
     def change(self, request: MonitorRequest, tables: Tables) -> MonitorReply:
         """All that is asked for, or nothing; answered by the flows that new monitors begin with.
@@ -81,8 +84,13 @@ class Monitors:
             )
         listed = _listed(made.values(), tables)
         self._replace(monitors)
+        self._answered.clear()
         if self._held is None:
             self._held = {}
+        for flow, _flags in listed:
+            place = flow.table_id, flow.priority, flow.match
+            if place in self._held:
+                self._held[place] = self._held[place]._replace(known=True)
         return MonitorReply(_update(FlowEvent.INITIAL, flow, flags) for flow, flags in listed)
 
     def cancel(self, monitor_id: int) -> None:
@@ -98,6 +106,7 @@ class Monitors:
 
     def release(self) -> None:
         """The answer of change() is sent: tell what has happened since."""
+        self._answered.set()
         if self._held is not None and self._catching_up is None:
             held, self._held = self._held, None
             self._tell([entry.update for entry in held.values()])
@@ -162,14 +171,16 @@ class Monitors:
             self._channel.post(part)
 
     async def _catch_up(self, held: dict[Place, _Held]) -> None:
-        try:
-            await self._channel.drain()
-            while held:
-                first = list(held)[:_AT_ONCE]
-                self._post(MonitorReply([held.pop(place).update for place in first]))
+        while True:
+            try:
                 await self._channel.drain()
-        except ChannelError:
-            return  # who reads from it is told so
+            except ChannelError:
+                return  # who reads from it is told so
+            await self._answered.wait()
+            if not held:
+                break
+            first = list(islice(held, _AT_ONCE))
+            self._post(MonitorReply([held.pop(place).update for place in first]))
         self._post(MonitorResumed())
         self._held = self._catching_up = None
 

@@ -276,7 +276,7 @@ async def test_a_monitor_is_modified(switch: Switch, other: Client, version: int
 
 async def test_there_is_an_end_of_monitors(switch: Switch) -> None:
     client = await Client.connect(switch.path, 5)
-    many = [o.Monitor(id=n, flags=Flags.ADD) for n in range(1025)]
+    many = [o.Monitor(id=n, flags=Flags.ADD) for n in range(65)]
     assert await client.ask(o.MonitorRequest(tuple(many))) == ["OFPMOFC_INVALID_MONITOR"]
     assert await client.ask(o.MonitorRequest(tuple(many[1:]))) == [o.MonitorReply(())]
     await client.close()
@@ -391,6 +391,30 @@ async def test_changes_wait_while_the_flows_to_begin_with_are_sent() -> None:
         watched.shuffle(random, 5)
         watched.learn(watched.pipe.read())
         assert watched.known == watched.there
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_was_missed_waits_while_the_flows_to_begin_with_are_sent(seed: int) -> None:
+    watched, random = Watched(), Random(seed)
+    watched.learn([watched.begin()])
+    watched.monitors.release()
+    watched.pipe.is_full = True
+    watched.change(mod(match=port(99)))
+    watched.learn(watched.pipe.sent())
+    watched.shuffle(random, 20)
+    listed = watched.monitors.change(watch(number=1), watched.tables)
+    watched.shuffle(random, 20)
+    for _ in range(3):
+        assert watched.pipe.read() == []
+        await asyncio.sleep(0)
+    watched.learn([listed])
+    watched.monitors.release()
+    assert watched.pipe.read() == []
+    await asyncio.sleep(0)
+    *late, resumed = watched.pipe.read()
+    watched.learn(late)
+    assert resumed == o.MonitorResumed()
+    assert watched.known == watched.there
 
 
 async def test_what_came_and_went_meanwhile_is_not_told() -> None:
