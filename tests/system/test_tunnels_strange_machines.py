@@ -118,7 +118,7 @@ def test_departure_10_super_frames_of_virtual_machines(
         said_by(span, SPEECHES)
         found = outers(wire, len(wanted))
     assert len(found) == len(wanted)
-    # Their numbers: pytest takes minutes to tell two lists of long frames apart.
+    # Their numbers, for lists of long frames are no message.
     pairs = enumerate(zip(found, wanted, strict=True))
     assert [number for number, (outer, frame) in pairs if outer.inner != frame] == []
     if kind != "vxlan":
