@@ -23,7 +23,7 @@ from heliograph.openflow.messages import (
 )
 
 _BUNDLES = 64  # of a connection, open at once
-_BYTES = 64 << 20  # of messages in them
+_BYTES = 32 << 20  # of messages in them
 _EACH = 100  # counted for a message besides its bytes
 
 

@@ -139,16 +139,16 @@ def test_misuse_discards_the_bundle() -> None:
 def test_what_a_connection_keeps_is_bounded_by_bytes() -> None:
     session, message = Session(), bytes(1 << 20)
     add = BundleAdd(1, BundleFlags.NONE, mod(), 1, message)
-    for _ in range(63):
+    for _ in range(31):
         session.bundles.add(add)
     session.bundles.add(BundleAdd(2, BundleFlags.NONE, mod(), 1))
     with pytest.raises(OpenFlowError) as caught:
         session.bundles.add(add)
     assert caught.value.code.name == "OFPBFC_MSG_TOO_MANY"
-    for _ in range(63):  # the bundle is discarded
+    for _ in range(31):  # the bundle is discarded
         session.bundles.add(add)
     assert session.control(DISCARD) is None
-    for _ in range(63):
+    for _ in range(31):
         session.bundles.add(add)
     assert session.control(COMMIT)
     assert session.bundles._bytes == 100
