@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.system.site import MAC1, MAC2, silence
@@ -18,7 +19,7 @@ from tools.lab.openvswitch import Tools, environment, program
 from tools.lab.processes import PATIENCE, Process, eventually, run
 
 from heliograph.openflow.codec import Framer, encode
-from heliograph.openflow.messages import Hello, Version
+from heliograph.openflow.messages import Hello, TableStatsReply, TableStatsRequest, Version
 
 PROTOCOLS = "protocols=OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15"
 ALL_VERSIONS = ("OpenFlow10", "OpenFlow13", "OpenFlow14", "OpenFlow15")
@@ -100,6 +101,17 @@ class Hosts:
             assert counted, line
             found[_CHANGING.sub("", line)] = int(counted[1]), int(counted[2])
         return found
+
+    def tables(self) -> dict[int, tuple[int, int]]:
+        """Lookups and matches of each table, which go on for as long as there is the bridge."""
+        with closing(self.controller()) as controller:
+            replies = controller.send(TableStatsRequest())
+        return {
+            entry.table_id: (entry.lookups, entry.matched)
+            for reply in replies
+            if isinstance(reply, TableStatsReply)
+            for entry in reply.entries
+        }
 
     def packets(self, *words: str) -> int:
         """The sum over these flows."""
