@@ -51,8 +51,8 @@ lint: dev
 
 test: lint unit packet system
 
-# System tests mostly wait: four at once take a third of the time, on two processors too.
-system: at_once = -n 4 --dist worksteal
+# System tests mostly wait: five at once take a third of the time, on two processors too.
+system: at_once = -n 5 --dist worksteal
 unit packet: at_once = -n 2 --dist worksteal
 
 unit packet system: dev
