@@ -156,8 +156,9 @@ async def test_lookups_of_tables(switch: Switch) -> None:
     )
     gone = f.FlowMod(command=f.FlowCommand.DELETE, table_id=3)
     assert await client.ask(reset, gone) == []
+    switch.plane.usages[max(switch.bridge.tables.flows)] = Usage(5, 300, 9)
     (tables,) = await client.ask(m.TableStatsRequest())
     assert isinstance(tables, m.TableStatsReply)
     said = {t.table_id: (t.active, t.lookups, t.matched) for t in tables.entries}
-    assert (said[0], said[3]) == ((2, 25, 20), (0, 10, 10))
+    assert (said[0], said[3]) == ((2, 30, 25), (0, 10, 10))
     await client.close()
